@@ -1,0 +1,1 @@
+"""The compiled data plane. Imports nothing of gateway outside this folder."""

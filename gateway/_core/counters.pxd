@@ -1,0 +1,95 @@
+# counters.pxd - level 4: facts out, as plain stores into a block of u64 words that the supervisor reads at scrape time.
+#
+# Owns: nothing; the block is shared memory that the supervisor made. Called by: everything above. Read by: observe/metrics.
+# Invariants: one writer; a word only grows, except gauges; a series is claimed by writing its key before its state word.
+#
+#   | header words | scalar words (Scalar) | fault words (by Fault) | cluster series | request series |
+
+from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum Scalar:          # one word each; names, help and kind stand in counters.SCALARS in the same order
+    S_CONNECTIONS_ACCEPTED = 0
+    S_CONNECTIONS_CLOSED
+    S_CONNECTIONS_REFUSED        # over a limit, or no descriptors
+    S_CONNECTIONS_ACTIVE         # gauge
+    S_REQUESTS                   # heads accepted
+    S_REQUESTS_ACTIVE            # gauge
+    S_DEADLINE_HEAD              # connections closed because a head took too long
+    S_DEADLINE_BODY
+    S_DEADLINE_IDLE
+    S_UPGRADES                   # tunnels opened
+    S_TUNNELS_ACTIVE             # gauge
+    S_BYTES_IN                   # read from downstream
+    S_BYTES_OUT                  # written to downstream
+    S_UPSTREAM_BYTES_IN
+    S_UPSTREAM_BYTES_OUT
+    S_BUGS                       # uncertain invariants that did not hold
+    S_LOG_DROPPED                # access-log records lost because the writer could not follow
+    S_LOOP_LAG_US                # gauge: longest turn since the last scrape
+    S_SWAP_US                    # gauge: what the last snapshot swap cost
+    S_REVISION                   # gauge
+    S_SNAPSHOT_REFUSED
+    S_SERIES_OTHER               # requests counted in the overflow series
+    SCALARS_N
+
+cdef enum:
+    DURATION_BUCKETS = 14  # upper bounds in counters.DURATION_BOUNDS_US, plus +Inf in the last
+    SIZE_BUCKETS = 8       # upper bounds in counters.SIZE_BOUNDS, plus +Inf in the last
+
+cdef struct RequestSeries: # all words u64; one for each (listener, route, cluster, method, code)
+    uint64_t state         # 0 free, 1 in use, 2 the overflow series "_other"
+    uint64_t listener      # ids of snapshot names; 0 = none
+    uint64_t route
+    uint64_t cluster
+    uint64_t method_code   # method << 16 | code
+    uint64_t count
+    uint64_t duration_us   # sum
+    uint64_t bytes_in      # sum of request content
+    uint64_t bytes_out     # sum of response content
+    uint64_t duration[14]
+    uint64_t size_in[8]
+    uint64_t size_out[8]
+
+cdef struct ClusterSeries:
+    uint64_t state
+    uint64_t cluster
+    uint64_t connects          # connections opened
+    uint64_t connect_failures
+    uint64_t connect_timeouts
+    uint64_t requests          # attempts sent
+    uint64_t failures          # attempts that ended in an upstream failure
+    uint64_t retries
+    uint64_t stale             # pooled connections found dead, retried
+    uint64_t ejections
+    uint64_t overflows         # refused because the queue was full
+    uint64_t no_endpoint       # nothing usable
+    uint64_t active            # gauge: attempts in flight
+    uint64_t idle              # gauge: idle connections
+    uint64_t connections       # gauge: open connections
+    uint64_t pending           # gauge: waiting for a connection
+    uint64_t ejected           # gauge: endpoints out
+
+cdef class Counters:
+    cdef object owner          # the mapped buffer
+    cdef uint64_t *words
+    cdef uint64_t *scalars
+    cdef uint64_t *faults
+    cdef ClusterSeries *clusters
+    cdef RequestSeries *series
+    cdef uint32_t clusters_n   # capacity
+    cdef uint32_t series_n
+
+    # Buffer of at least counters.block_size() writable bytes, zeroed or of this layout. Raises ValueError otherwise.
+    @staticmethod
+    cdef Counters over(object buffer)
+    cdef inline void bump(self, int scalar, uint64_t n) noexcept nogil:
+        self.scalars[scalar] += n
+    cdef inline void fault(self, int fault) noexcept nogil:
+        self.faults[fault] += 1
+    # The series of this key, claimed on first use; the overflow series when the budget is spent. Never NULL.
+    cdef RequestSeries *request(self, uint64_t listener, uint64_t route, uint64_t cluster, uint8_t method, uint16_t code) noexcept nogil
+    cdef ClusterSeries *cluster(self, uint64_t id) noexcept nogil
+    # Counts one finished exchange in a series.
+    cdef void observe(self, RequestSeries *series, uint64_t duration_us, uint64_t bytes_in, uint64_t bytes_out) noexcept nogil
+    # Frees the series whose listener, route or cluster is in none of the arrays (0 always stays). Called at a swap.
+    cdef void retire(self, const uint64_t *ids, size_t n) noexcept

@@ -1,0 +1,41 @@
+"""The data plane of one worker, as Python sees it. Everything else of `_core` is reached through here or is a pure function.
+
+An Engine lives on one thread and one event loop. The shell adds `fileno()` to the loop with `on_ready` as reader, and calls
+`on_tick()` about every 20 ms.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+class Engine:
+    def __init__(self, counters: Any, *, log_format: str = "off", log_sample: float = 1.0, node: str = "isthmus") -> None:
+        """counters: writable buffer of counters.block_size() bytes. log_format: "json", "text" or "off"."""
+    def fileno(self) -> int:
+        """Descriptor that is readable whenever on_ready has something to do."""
+    def on_ready(self) -> None:
+        """Handles one batch of readiness: reads, parses, routes, forwards, writes. Never raises for what a peer did."""
+    def on_tick(self) -> None:
+        """Fires the timers that are due."""
+    def swap(self, blob: Any, revision: int) -> None:
+        """Puts a snapshot blob (bytes-like, kept alive) into use for requests from now on. Raises SnapshotError (ValueError)."""
+    def set_endpoints(self, cluster: int, endpoints: Sequence[tuple[bytes, int, int, bytes]]) -> None:
+        """Replaces the endpoints of the cluster with this 64-bit id: (host, port, weight, zone). host is an IPv4 or IPv6 address in
+        text, or an absolute path for a Unix socket (port 0). Connections of endpoints that stay are kept; those of others drain."""
+    def listen(self, fd: int, bind_id: int) -> None:
+        """Accepts from a listening, non-blocking descriptor (kept, not owned) for the port with this 64-bit id."""
+    def unlisten(self, bind_id: int) -> None:
+        """Stops accepting on that port; its connections go on."""
+    def drain(self, deadline_ms: int) -> None:
+        """From now on every response says Connection: close; idle connections close; after deadline_ms the rest is closed hard."""
+    @property
+    def connections(self) -> int:
+        """Open downstream connections, tunnels included; 0 means drained."""
+    def describe_connections(self, limit: int = 1000) -> list[dict[str, Any]]:
+        """Live connections: peer, listener, phase, age_ms, requests, route, upstream."""
+    def describe_clusters(self) -> list[dict[str, Any]]:
+        """Clusters with their endpoints: address, weight, active, idle, ejected, ..."""
+    def take_log(self) -> bytes:
+        """The access-log lines gathered since the last call; empty when there are none."""
+    def set_log(self, format: str, sample: float) -> None: ...
+    def close(self) -> None:
+        """Closes every connection at once and breaks all cycles."""

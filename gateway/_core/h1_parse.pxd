@@ -1,0 +1,26 @@
+# h1_parse.pxd - level 3: bytes of an HTTP/1.x head into a HeaderBlock, resumable at any byte.
+#
+# Owns: nothing; the state is a HeadParser in the connection. Called by: downstream, upstream (and proxy tests).
+# The caller keeps the bytes of an unfinished head from its first byte on, and calls again with p at that first byte and a larger n;
+# p may have moved. Each line is parsed once, when it is complete, and copied into the block's store, so that the cost is linear
+# however the bytes arrive. A first byte that can begin no head is refused at once.
+
+from gateway._core.headers cimport HeaderBlock
+from gateway._core.types cimport uint8_t, uint32_t
+
+cdef struct HeadLimits:
+    uint32_t max_count     # fields
+    uint32_t max_bytes     # bytes of all field lines
+    uint32_t max_line      # bytes of the start line
+
+cdef struct HeadParser:    # zeroed = at the start of a head
+    uint32_t pos           # offset of the line in progress, counted from p
+    uint32_t scan          # offset up to which that line was searched for its end
+    uint8_t phase          # 0 before the start line, 1 in the fields
+    uint8_t blank          # CRLFs skipped before the start line
+
+# > 0: that many bytes were the head, it is complete and validate has passed it. 0: needs more. < 0: a negated Fault.
+# On > 0 and on < 0 the parser is at its start again.
+cdef int h1_parse_request(HeadParser *parser, HeaderBlock head, const uint8_t *p, size_t n, const HeadLimits *limits) noexcept nogil
+cdef int h1_parse_response(HeadParser *parser, HeaderBlock head, const uint8_t *p, size_t n, const HeadLimits *limits,
+                           uint8_t request_method) noexcept nogil

@@ -1,0 +1,9 @@
+# reply.pxd - level 4: responses that the gateway makes itself: a head and a short body, plain, JSON or HTML by Accept.
+# Owns: nothing. Called by: exchange (REPLY), downstream (for a head that did not parse). Never tells an inner detail.
+
+from gateway._core.headers cimport HeaderBlock
+from gateway._core.types cimport Span, uint8_t
+
+# Fills a cleared response block (status, content-type, cache-control: no-store, framing FRAME_LENGTH and length, x-request-id) and writes
+# the body to out (room for 1024 bytes); the body's length. request may be empty. request_id is shown in the body.
+cdef size_t make_reply(HeaderBlock response, int status, HeaderBlock request, Span request_id, uint8_t *out) noexcept nogil

@@ -1,0 +1,17 @@
+# router.pxd - level 4: which rule answers a request. Gateway API's meaning and precedence, no allocation, no Python object
+# unless a regular expression has to be asked.
+# Owns: nothing. Borrows: a Snapshot, a validated HeaderBlock. Called by: exchange (PHASE_ROUTE), cli route (through explain).
+
+from gateway._core.headers cimport HeaderBlock
+from gateway._core.snapshot cimport Snapshot
+from gateway._core.types cimport uint32_t
+
+cdef struct Decision:
+    uint32_t listener      # index of the most specific listener for the host; NONE: none on this port takes it
+    uint32_t rule          # index of the rule; NONE: no route matched (404)
+    uint32_t prefix        # bytes of head.path that the PathPrefix match covered; 0 for other matches
+
+# Fills *out for a request that arrived on the port with this index.
+cdef void route_request(Snapshot snapshot, uint32_t port, HeaderBlock head, Decision *out) noexcept
+# Index of the port with this id; NONE when the snapshot has it no more.
+cdef uint32_t find_port(Snapshot snapshot, uint32_t id_lo, uint32_t id_hi) noexcept nogil
