@@ -1,0 +1,103 @@
+"""Clusters: what Kubernetes calls a Service; a set of endpoints and how they are used."""
+
+import ipaddress
+import re
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from gateway.model.scalars import Doc, Duration, Part
+from gateway.model.tls import ClusterTLS
+
+Weight = Annotated[int, Meta(ge=0, le=1_000_000)]
+_LABEL = r"[a-zA-Z0-9_](?:[-a-zA-Z0-9_]{0,61}[a-zA-Z0-9_])?"
+_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*{_LABEL}\.?")
+
+
+class EndpointSpec(Part, frozen=True):
+    """One endpoint, written out."""
+
+    address: Annotated[str, Doc("ip:port, [v6]:port, name:port or unix:/path")]
+    weight: Annotated[Weight, Doc("Share of the traffic; 0 takes none")] = 1
+    zone: Annotated[str, Doc("Where it stands")] = ""
+
+
+class LoadBalancing(Part, frozen=True):
+    """Which endpoint takes the next request."""
+
+    policy: Literal["RoundRobin", "LeastRequest", "Random", "ConsistentHash"] = "LeastRequest"
+    key: Annotated[str, Doc("ConsistentHash: header:NAME, cookie:NAME, query:NAME or clientAddress")] = ""
+
+
+class OutlierDetection(Part, frozen=True):
+    """When an endpoint that keeps failing is left alone for a while."""
+
+    consecutive_errors: Annotated[int, Meta(ge=0, le=1_000_000), Doc("Failures in a row that eject; 0: never")] = 5
+    base_ejection_time: Annotated[Duration, Doc("Length of the first ejection; later ones are longer")] = Duration(10_000)
+    max_ejection_percent: Annotated[int, Meta(ge=0, le=100), Doc("Most endpoints out at once, so never the only one")] = 50
+
+
+class Cluster(Part, frozen=True):
+    """A named set of endpoints."""
+
+    name: Annotated[str, Doc("Stands once in the configuration")]
+    endpoints: Annotated[tuple[EndpointSpec | str, ...], Doc("Addresses, or mappings {address, weight, zone}")] = ()
+    protocol: Annotated[Literal["HTTP1", "HTTP2", "auto"], Doc("auto: by ALPN; in clear text HTTP1")] = "HTTP1"
+    load_balancing: LoadBalancing = LoadBalancing()
+    connect_timeout: Annotated[Duration, Doc("For one connection, TLS included")] = Duration(1000)
+    idle_timeout: Annotated[Duration, Doc("A pooled connection that is not used so long is closed")] = Duration(50_000)
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000), Doc("Per endpoint and worker")] = 1024
+    max_pending: Annotated[int, Meta(ge=0, le=1_000_000), Doc("Requests that wait for a connection, per worker")] = 1024
+    outlier_detection: OutlierDetection = OutlierDetection()
+    tls: ClusterTLS | None = None
+
+
+def parse_host_port(text: str, *, wildcard: bool = False) -> tuple[str, int, bool]:
+    """(host, port, is_name) of "ip:port", "[v6]:port" or "name:port"; ValueError says what is wrong.
+
+    The host of an address is in its canonical form and without brackets. wildcard: an empty host or "*" is "::", any address.
+    """
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or not rest.startswith(":"):
+            raise ValueError(f"'{text}' is not an address; IPv6 is written as [::1]:8080")
+        number = rest[1:]
+    else:
+        host, colon, number = text.rpartition(":")
+        if not colon:
+            raise ValueError(f"'{text}' has no port; write it as host:port")
+        if ":" in host:
+            raise ValueError(f"'{text}' is ambiguous; IPv6 is written as [::1]:8080")
+    if not (number.isascii() and number.isdigit() and len(number) <= 5 and 1 <= int(number) <= 65535):
+        raise ValueError(f"'{number}' is not a port; it is a number from 1 to 65535")
+    port = int(number)
+    if wildcard and host in ("", "*"):
+        return "::", port, False
+    if text.startswith("["):
+        try:
+            return ipaddress.IPv6Address(host).compressed, port, False
+        except ValueError:
+            raise ValueError(f"'{host}' is not an IPv6 address") from None
+    try:
+        return str(ipaddress.IPv4Address(host)), port, False
+    except ValueError:
+        pass
+    last = host.rstrip(".").rpartition(".")[2]
+    if last.isdigit():
+        raise ValueError(f"'{host}' is not an IPv4 address")
+    if not _NAME.fullmatch(host):
+        raise ValueError(f"'{host}' is not a host name")
+    return host.rstrip(".").lower(), port, True
+
+
+def parse_endpoint(text: str) -> tuple[str, int, Literal["ip", "name", "unix"]]:
+    """(host, port, kind) of an endpoint's address; for a Unix socket the path and 0. ValueError says what is wrong."""
+    if text.startswith("unix:"):
+        path = text[5:]
+        if not path.startswith("/") or "\0" in path:
+            raise ValueError(f"'{text}' is not a Unix socket; write it as unix:/absolute/path")
+        if len(path.encode()) > 107:
+            raise ValueError(f"'{path}' is too long for a Unix socket: at most 107 bytes")
+        return path, 0, "unix"
+    host, port, is_name = parse_host_port(text)
+    return host, port, "name" if is_name else "ip"

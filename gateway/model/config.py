@@ -1,0 +1,80 @@
+"""The root of the configuration."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gateway.model.cluster import Cluster
+from gateway.model.listener import Limits, Listener
+from gateway.model.policy import RateLimit, Redis, redact_url
+from gateway.model.route import GRPCRoute, HTTPRoute, TLSRoute
+from gateway.model.scalars import Doc, Duration, Part, encode_hook
+
+
+class Admin(Part, frozen=True):
+    """The admin port: health, metrics, dashboard, debug."""
+
+    address: Annotated[str, Doc("host:port; keep it on loopback unless something guards it")] = "127.0.0.1:9901"
+
+
+class AccessLog(Part, frozen=True):
+    """One line for each exchange."""
+
+    format: Literal["json", "text", "off"] = "json"
+    path: Annotated[str, Doc("stdout or a file; a file is reopened on SIGUSR1")] = "stdout"
+    sample: Annotated[float, Meta(ge=0, le=1), Doc("Share of successful requests that are logged; failures always are")] = 1.0
+
+
+class Drain(Part, frozen=True):
+    """How the gateway leaves."""
+
+    delay: Annotated[Duration, Doc("Readiness fails and listeners stay open this long")] = Duration(5000)
+    timeout: Annotated[Duration, Doc("Then open exchanges have this long to end")] = Duration(30_000)
+
+
+class ConfigMaps(Part, frozen=True):
+    """Which ConfigMaps carry configuration."""
+
+    label_selector: str = "isthmus.io/config=true"
+
+
+class Kubernetes(Part, frozen=True):
+    """Configuration out of the API server."""
+
+    enabled: Annotated[bool, Doc("Watch the API server: in-cluster, or by kubeconfig")] = False
+    kubeconfig: str | None = None
+    controller_name: str = "isthmus.io/gateway-controller"
+    ingress_class: str = "isthmus"
+    namespaces: Annotated[tuple[str, ...], Doc("Empty: all")] = ()
+    config_maps: ConfigMaps = ConfigMaps()
+
+
+class Config(Part, frozen=True):
+    """A whole configuration, decoded and not yet built. Everything in it is frozen and hashable."""
+
+    admin: Admin = Admin()
+    workers: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)] | Literal["auto"], Doc("auto: the CPUs that the cgroup grants; or a number")
+    ] = "auto"
+    access_log: AccessLog = AccessLog()
+    redis: Redis | None = None
+    limits: Limits = Limits()
+    drain: Drain = Drain()
+    listeners: tuple[Listener, ...] = ()
+    routes: tuple[HTTPRoute | GRPCRoute | TLSRoute, ...] = ()
+    rate_limits: tuple[RateLimit, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
+    kubernetes: Kubernetes = Kubernetes()
+
+
+LISTS = ("listeners", "routes", "rateLimits", "clusters")
+"""Root keys that join over several files and whose items carry a name that stands once."""
+
+
+def redact(config: Config) -> dict[str, Any]:
+    """The configuration as plain values for the admin port, without secrets. Keys that have their default are left out."""
+    plain: dict[str, Any] = msgspec.to_builtins(config, enc_hook=encode_hook)
+    if config.redis is not None:
+        plain["redis"]["url"] = redact_url(config.redis.url)
+    return plain

@@ -1,0 +1,62 @@
+"""What is wrong with a configuration, and where.
+
+A Problem never stops the rest: `fatal` says that nothing of its file set can be used, `error` without fatal that one object was
+left out (or one rule answers 500), `warning` that something works otherwise than its author may think.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+Path = tuple[str | int, ...]
+"""Where in the configuration: ("routes", 0, "rules", 1, "backendRefs", 0, "name")."""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One finding. `line` and `column` count from 1; 0 means not known. `source` names the file or the Kubernetes object."""
+
+    severity: Literal["error", "warning"]
+    message: str
+    source: str = ""
+    line: int = 0
+    column: int = 0
+    key: str = ""
+    fatal: bool = False
+
+    def text(self) -> str:
+        """One line: "file:line: key: message", with "warning: " before the key of a warning."""
+        where = self.source
+        if where and self.line:
+            where += f":{self.line}"
+        what = f"{self.key}: {self.message}" if self.key else self.message
+        if self.severity == "warning":
+            what = f"warning: {what}"
+        return f"{where}: {what}" if where else what
+
+    def order(self) -> tuple[str, int, int, str, str]:
+        """Sort key: by source and place."""
+        return (self.source, self.line, self.column, self.key, self.message)
+
+
+def key_text(path: Path) -> str:
+    """The path as people write it: routes[0].rules[1].backendRefs[0].name."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            text += f".{step}" if text else step
+    return text
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant, or None. Letter case and dashes count little."""
+    choices = list(known)
+    folded = {choice.replace("-", "").replace("_", "").lower(): choice for choice in choices}
+    bare = word.replace("-", "").replace("_", "").lower()
+    if bare in folded:
+        return folded[bare]
+    close = difflib.get_close_matches(bare, folded, n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
