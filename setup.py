@@ -49,7 +49,7 @@ DIRECTIVES = {
     "auto_pickle": False,
     "embedsignature": True,
     "linetrace": MODE == "trace",
-    "warn.undeclared": True,
+    # Not warn.undeclared: it takes every Python name and class of a module for an undeclared variable.
     "warn.unused": True,
     "warn.unused_result": True,
     "warn.maybe_uninitialized": True,
