@@ -1,7 +1,8 @@
 # balance.pxd - level 4: which endpoint of a cluster takes the next attempt, and which endpoints are out for a while.
-# Owns: the candidates' state. Called by: pool (which keeps `active` true and reports outcomes).
-# Invariants: pick never answers a tried endpoint while an untried usable one exists; with every endpoint unusable it answers -1;
-#   ejection never takes more than max_percent of the endpoints, so never the only one.
+# Owns: the candidates' state. Called by: pool (which keeps `active` and `is_up` true and reports outcomes).
+# Invariants: pick never answers a tried endpoint while an untried usable one exists; with every endpoint down it answers -1;
+#   ejection never takes more than max_percent of the endpoints, and never the last usable one; if discovery then takes the others
+#   away, an ejected endpoint is still better than none, and is picked.
 
 from gateway._core.types cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -29,6 +30,9 @@ cdef class Balancer:
     cdef uint64_t seed     # of the xorshift generator; settable by tests
     cdef uint32_t *table   # Maglev's, built when a candidate set changes; NULL for other policies
     cdef uint32_t table_n
+    cdef uint64_t *sums    # running sums of the weights, for weighted draws
+    cdef uint32_t cursor   # round robin's next place while all weights are equal
+    cdef bint is_uniform   # all weights are equal
     cdef uint32_t outlier_errors
     cdef uint32_t outlier_ejection_ms
     cdef uint32_t outlier_percent
@@ -45,6 +49,16 @@ cdef class Balancer:
     cdef void on_success(self, uint32_t index) noexcept nogil
     # It failed by the endpoint's fault. 1 when this ejects it.
     cdef bint on_failure(self, uint32_t index, uint64_t now_ms) noexcept nogil
+    # How many endpoints are ejected now.
+    cdef uint32_t ejected_n(self, uint64_t now_ms) noexcept nogil
+    # The parts of the above, one for each policy. level: see PICK_LEVELS in balance.pyx.
+    cdef bint is_eligible(self, uint32_t index, const uint32_t *tried, uint32_t tried_n, uint64_t now_ms, int level) noexcept nogil
+    cdef int pick_round_robin(self, const uint32_t *tried, uint32_t tried_n, uint64_t now_ms, int level) noexcept nogil
+    cdef int pick_random(self, const uint32_t *tried, uint32_t tried_n, uint64_t now_ms, int level) noexcept nogil
+    cdef int pick_least(self, const uint32_t *tried, uint32_t tried_n, uint64_t now_ms, int level) noexcept nogil
+    cdef int pick_hashed(self, uint64_t key, const uint32_t *tried, uint32_t tried_n, uint64_t now_ms, int level) noexcept nogil
+    cdef uint32_t draw(self) noexcept nogil
+    cdef int rebuild_table(self) noexcept nogil
 
 # 64-bit hash of bytes, for keys and addresses; equal on every machine.
 cdef uint64_t hash64_of(const uint8_t *p, size_t n) noexcept nogil
