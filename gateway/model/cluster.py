@@ -52,10 +52,11 @@ class Cluster(Part, frozen=True):
     tls: ClusterTLS | None = None
 
 
-def parse_host_port(text: str, *, wildcard: bool = False) -> tuple[str, int, bool]:
+def parse_host_port(text: str, *, to_bind: bool = False) -> tuple[str, int, bool]:
     """(host, port, is_name) of "ip:port", "[v6]:port" or "name:port"; ValueError says what is wrong.
 
-    The host of an address is in its canonical form and without brackets. wildcard: an empty host or "*" is "::", any address.
+    The host of an address is in its canonical form and without brackets. to_bind: port 0 is allowed,
+    and an empty host or "*" is "::", any address.
     """
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
@@ -68,10 +69,11 @@ def parse_host_port(text: str, *, wildcard: bool = False) -> tuple[str, int, boo
             raise ValueError(f"'{text}' has no port; write it as host:port")
         if ":" in host:
             raise ValueError(f"'{text}' is ambiguous; IPv6 is written as [::1]:8080")
-    if not (number.isascii() and number.isdigit() and len(number) <= 5 and 1 <= int(number) <= 65535):
-        raise ValueError(f"'{number}' is not a port; it is a number from 1 to 65535")
+    lowest = 0 if to_bind else 1
+    if not (number.isascii() and number.isdigit() and len(number) <= 5 and lowest <= int(number) <= 65535):
+        raise ValueError(f"'{number}' is not a port; it is a number from {lowest} to 65535")
     port = int(number)
-    if wildcard and host in ("", "*"):
+    if to_bind and host in ("", "*"):
         return "::", port, False
     if text.startswith("["):
         try:

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from gateway.model.scalars import Doc, Duration, Part, PortNumber, Size
+from gateway.model.cluster import parse_host_port
+from gateway.model.scalars import Doc, Duration, Part, Size
 from gateway.model.tls import ListenerTLS
 
 Count = Annotated[int, Meta(ge=0, le=0x7FFFFFFF)]
@@ -44,8 +45,8 @@ class Listener(Part, frozen=True):
     """One place where clients connect. Listeners may share a port when their hostnames differ."""
 
     name: Annotated[str, Doc("Stands once in the configuration")]
-    port: Annotated[PortNumber, Doc("Every address of this machine, IPv6 and IPv4")] | None = None
-    address: Annotated[str, Doc("host:port or [v6]:port, instead of port")] | None = None
+    port: Annotated[int, Meta(ge=0, le=65535), Doc("On every address, IPv6 and IPv4; 0: the kernel chooses")] | None = None
+    address: Annotated[str, Doc("ip:port or [v6]:port, instead of port; [::] takes IPv4 too")] | None = None
     protocol: Annotated[
         Literal["HTTP", "HTTPS", "TLS", "TCP"], Doc("HTTP (HTTP/1.1, and HTTP/2 by prior knowledge), HTTPS, TLS (by SNI), TCP")
     ] = "HTTP"
@@ -54,3 +55,22 @@ class Listener(Part, frozen=True):
     trusted_hops: Annotated[int, Meta(ge=0, le=100), Doc("Proxies in front that are believed for X-Forwarded-*")] = 0
     tls: ListenerTLS | None = None
     limits: Annotated[LimitsOverride, Doc("Limits that differ from the root's")] | None = None
+
+
+def bind_address(listener: Listener) -> tuple[str, int, str]:
+    """(host, port, text) to bind; host is an IP address, "::" for all. ValueError says what is wrong with the address."""
+    if listener.address is None:
+        host, port = "::", listener.port or 0
+    else:
+        host, port = parse_bind(listener.address)
+    return host, port, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_bind(text: str) -> tuple[str, int]:
+    """(host, port) of an address to bind: an IP address, or localhost for 127.0.0.1; port 0 lets the kernel choose."""
+    host, port, is_name = parse_host_port(text, to_bind=True)
+    if host == "localhost":
+        return "127.0.0.1", port
+    if is_name:
+        raise ValueError(f"'{host}' is a name; an address to listen on is an IP address")
+    return host, port

@@ -1,0 +1,461 @@
+"""Config -> Model: the step between what people wrote and what `compile` packs.
+
+The Model is total: defaults are filled in, names are indexes, texts are parsed, and everything stands in one order that does not
+depend on the order of the files. What this version does not serve (gateway.model.served) and what does not resolve is already
+turned into what a request gets: a rule that must answer 500 has a single backend whose cluster is None.
+
+`build` expects a Config that gateway.model.validate has passed, as sources.files.load returns it; it reports nothing itself.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from gateway.model.cluster import Cluster as ClusterSpec
+from gateway.model.cluster import EndpointSpec, parse_endpoint
+from gateway.model.config import Config
+from gateway.model.listener import Limits, bind_address
+from gateway.model.listener import Listener as ListenerSpec
+from gateway.model.names import intersect_hostnames, normal_hostname, normal_path, normal_prefix
+from gateway.model.route import HeaderModifier as HeaderModifierSpec
+from gateway.model.route import (
+    HTTPBackendRef,
+    HTTPRoute,
+    HTTPRouteFilter,
+    HTTPRouteMatch,
+    HTTPRouteRule,
+    PathModifier,
+)
+from gateway.model.served import cluster_gap, filter_gap, listener_gap, route_gap
+
+LONGEST_MS = 0x7FFFFFFF
+"""Durations are cut to this (24.8 days), so that every one fits a u32 and sums of two do too."""
+
+DEFAULT_LISTENER = ListenerSpec(name="http", port=8080)
+"""What is listened on when a configuration names no listener."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One bound address; several listeners may share it."""
+
+    address: str
+    """Canonical "host:port" or "[v6]:port"; unique in the Model, and what a port's 64-bit id is made of."""
+    host: str
+    """To bind. "::" is bound dual stack, or as 0.0.0.0 on a machine without IPv6."""
+    port: int
+    """0 lets the kernel choose (tests)."""
+    proxy_protocol: bool
+    listeners: tuple[int, ...]
+    """Indexes into Model.listeners; their hostnames differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One listener of protocol HTTP."""
+
+    name: str
+    hostname: str
+    """Lower case; "" takes any host; "*.example.com" takes every name below example.com and not example.com itself."""
+    port: int
+    """Index into Model.ports."""
+    port_number: int
+    protocol: Literal["HTTP"]
+    trusted_hops: int
+    limits: Limits
+    """Complete: the listener's own over the root's over the defaults. Times are milliseconds and at most LONGEST_MS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a cluster's requests go."""
+
+    host: str
+    """An address without brackets, a lower-case DNS name, or the path of a Unix socket."""
+    port: int
+    """0 for a Unix socket."""
+    kind: Literal["ip", "name", "unix"]
+    weight: int
+    zone: str
+
+    @property
+    def text(self) -> str:
+        """As it is written: 10.0.0.1:80, [::1]:80, api.example:80, unix:/run/api.sock."""
+        if self.kind == "unix":
+            return f"unix:{self.host}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One cluster that speaks HTTP/1.1 in clear text."""
+
+    name: str
+    policy: Literal["RoundRobin", "LeastRequest", "Random", "ConsistentHash"]
+    key_kind: Literal["none", "header", "cookie", "query", "clientAddress"]
+    """"none" unless the policy is ConsistentHash."""
+    key_name: str
+    """Lower case for a header; "" for none and clientAddress."""
+    protocol: Literal["HTTP1", "auto"]
+    connect_timeout: int
+    idle_timeout: int
+    max_connections: int
+    max_pending: int
+    outlier_errors: int
+    """0: never eject."""
+    outlier_ejection: int
+    outlier_percent: int
+    endpoints: tuple[Endpoint, ...]
+    """In the order of their text; each (host, port) once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueMatch:
+    """A header field (name in lower case) or a query parameter (name as written) that must be there with this value."""
+
+    name: str
+    value: str
+    is_regex: bool
+    """An RE2 pattern that must cover the whole value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Conditions that must all hold."""
+
+    path_type: Literal["Exact", "PathPrefix", "RegularExpression"]
+    path: str
+    """Exact and PathPrefix: in the normal form that the core matches (unreserved %XX decoded, no dot segments); a prefix has no
+    slash at its end, so "" is the prefix of every path. RegularExpression: an RE2 pattern that must cover the whole path."""
+    method: str
+    """"" is any."""
+    headers: tuple[ValueMatch, ...]
+    """Sorted by name; each name once (the first stands, as Gateway API says)."""
+    query: tuple[ValueMatch, ...]
+    """Sorted by name; each name once (the first stands)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderModifier:
+    """Field changes, in this order: set, add, remove. Names are lower case; framing and hop-by-hop fields never occur."""
+
+    on: Literal["request", "response"]
+    set: tuple[tuple[str, str], ...]
+    add: tuple[tuple[str, str], ...]
+    remove: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PathRewrite:
+    """A new path, or a new prefix in the place of what a PathPrefix match covered."""
+
+    kind: Literal["full", "prefix"]
+    value: str
+    """full: begins with "/". prefix: no slash at its end; "" takes the prefix away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The answer is this redirect. "", 0 and None keep what the client asked for."""
+
+    scheme: Literal["", "http", "https"]
+    hostname: str
+    port: int
+    path: PathRewrite | None
+    status: Literal[301, 302, 303, 307, 308]
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """Host and path as the backend sees them. "" and None keep what the client asked for."""
+
+    hostname: str
+    path: PathRewrite | None
+
+
+Filter = HeaderModifier | Redirect | Rewrite
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A share of a rule's requests."""
+
+    cluster: int | None
+    """Index into Model.clusters; None is answered 500."""
+    weight: int
+    """At least 1: backends of weight 0 are left out."""
+    filters: tuple[HeaderModifier, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of a route. Either filters hold one Redirect and there are no backends, or there is at least one backend."""
+
+    number: int
+    """Position in its route, from 0; a tie between rules of one route goes to the lower number."""
+    name: str
+    matches: tuple[Match, ...]
+    """At least one; any of them is enough."""
+    filters: tuple[Filter, ...]
+    """In the order written. At most one of each kind (and direction), and never a Redirect beside a Rewrite."""
+    backends: tuple[Backend, ...]
+    request_timeout: int
+    """Milliseconds; 0 is none."""
+    backend_timeout: int
+    attempts: int
+    """Tries beyond the first that the configuration asks for; 0: only what is safe by itself."""
+    codes: tuple[int, ...]
+    """Sorted, each once."""
+    backoff: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A route on a listener, for these hosts."""
+
+    listener: int
+    """Index into Model.listeners."""
+    hostnames: tuple[str, ...]
+    """Sorted, each once, at least one; already cut to the listener's hostname. "" is every host of a listener without hostname."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One HTTPRoute. Ties between routes go to the one that stands first in Model.routes."""
+
+    name: str
+    kind: Literal["HTTPRoute"]
+    attachments: tuple[Attachment, ...]
+    """Sorted by listener; empty when no listener takes any of its hosts, and then nothing reaches it."""
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The configuration that is served. Equal for equal configurations, whatever the order of files and list items."""
+
+    ports: tuple[Port, ...]
+    """Sorted by address."""
+    listeners: tuple[Listener, ...]
+    """Sorted by name."""
+    routes: tuple[Route, ...]
+    """Sorted by name: in a file set the name is what breaks a tie, there is no time of creation."""
+    clusters: tuple[Cluster, ...]
+    """Sorted by name."""
+
+
+def build(config: Config) -> Model:
+    """The Model of a validated configuration. The order of the items in its lists makes no difference, nor do its defaults."""
+    specs = sorted((spec for spec in config.listeners or (DEFAULT_LISTENER,) if not listener_gap(spec)), key=lambda spec: spec.name)
+    ports = _build_ports(specs)
+    port_numbers = {port.address: number for number, port in enumerate(ports)}
+    listeners = tuple(_build_listener(spec, port_numbers, config.limits) for spec in specs)
+    clusters = tuple(
+        _build_cluster(spec) for spec in sorted(config.clusters, key=lambda spec: spec.name) if not cluster_gap(spec)
+    )
+    cluster_numbers = {cluster.name: number for number, cluster in enumerate(clusters)}
+    routes = tuple(
+        _build_route(spec, listeners, cluster_numbers)
+        for spec in sorted(config.routes, key=lambda spec: spec.name)
+        if isinstance(spec, HTTPRoute) and not route_gap(spec)
+    )
+    return Model(ports=ports, listeners=listeners, routes=routes, clusters=clusters)
+
+
+def _build_ports(specs: list[ListenerSpec]) -> tuple[Port, ...]:
+    shared: dict[str, list[int]] = {}
+    for number, spec in enumerate(specs):
+        shared.setdefault(bind_address(spec)[2], []).append(number)
+    ports = []
+    for address, numbers in sorted(shared.items()):
+        host, port, _ = bind_address(specs[numbers[0]])
+        accepts = any(specs[number].proxy_protocol == "accept" for number in numbers)
+        ports.append(Port(address=address, host=host, port=port, proxy_protocol=accepts, listeners=tuple(numbers)))
+    return tuple(ports)
+
+
+def _build_listener(spec: ListenerSpec, ports: dict[str, int], base: Limits) -> Listener:
+    _, number, address = bind_address(spec)
+    own = {} if spec.limits is None else {k: v for k, v in msgspec.structs.asdict(spec.limits).items() if v is not None}
+    limits = msgspec.structs.replace(base, **own)
+    cut = {k: type(v)(min(v, LONGEST_MS)) for k, v in msgspec.structs.asdict(limits).items() if k.endswith("_timeout")}
+    return Listener(
+        name=spec.name,
+        hostname=normal_hostname(spec.hostname),
+        port=ports[address],
+        port_number=number,
+        protocol="HTTP",
+        trusted_hops=spec.trusted_hops,
+        limits=msgspec.structs.replace(limits, **cut),
+    )
+
+
+def _build_cluster(spec: ClusterSpec) -> Cluster:
+    endpoints: dict[tuple[str, int], Endpoint] = {}
+    for entry in spec.endpoints:
+        full = entry if isinstance(entry, EndpointSpec) else EndpointSpec(address=entry)
+        host, port, kind = parse_endpoint(full.address)
+        endpoints.setdefault((host, port), Endpoint(host=host, port=port, kind=kind, weight=full.weight, zone=full.zone))
+    key_kind, key_name = hash_key(spec) if spec.load_balancing.policy == "ConsistentHash" else ("none", "")
+    return Cluster(
+        name=spec.name,
+        policy=spec.load_balancing.policy,
+        key_kind=key_kind,
+        key_name=key_name,
+        protocol="auto" if spec.protocol == "auto" else "HTTP1",
+        connect_timeout=_milliseconds(spec.connect_timeout),
+        idle_timeout=_milliseconds(spec.idle_timeout),
+        max_connections=spec.max_connections,
+        max_pending=spec.max_pending,
+        outlier_errors=spec.outlier_detection.consecutive_errors,
+        outlier_ejection=_milliseconds(spec.outlier_detection.base_ejection_time),
+        outlier_percent=spec.outlier_detection.max_ejection_percent,
+        endpoints=tuple(sorted(endpoints.values(), key=lambda endpoint: endpoint.text)),
+    )
+
+
+def hash_key(spec: ClusterSpec) -> tuple[Literal["none", "header", "cookie", "query", "clientAddress"], str]:
+    """(kind, name) of a ConsistentHash key such as "header:x-user"."""
+    kind, _, name = spec.load_balancing.key.partition(":")
+    match kind:
+        case "header":
+            return "header", name.lower()
+        case "cookie":
+            return "cookie", name
+        case "query":
+            return "query", name
+        case "clientAddress":
+            return "clientAddress", ""
+    return "none", ""
+
+
+def _build_route(spec: HTTPRoute, listeners: tuple[Listener, ...], clusters: dict[str, int]) -> Route:
+    return Route(
+        name=spec.name,
+        kind="HTTPRoute",
+        attachments=_attach(spec, listeners),
+        rules=tuple(_build_rule(rule, number, clusters) for number, rule in enumerate(spec.rules)),
+    )
+
+
+def _attach(spec: HTTPRoute, listeners: tuple[Listener, ...]) -> tuple[Attachment, ...]:
+    wanted = [normal_hostname(name) for name in spec.hostnames] or [""]
+    attachments = []
+    for number, listener in enumerate(listeners):
+        if not _is_wanted(spec, listener):
+            continue
+        shared = {both for name in wanted if (both := intersect_hostnames(listener.hostname, name)) is not None}
+        if shared:
+            attachments.append(Attachment(listener=number, hostnames=tuple(sorted(shared))))
+    return tuple(attachments)
+
+
+def _is_wanted(spec: HTTPRoute, listener: Listener) -> bool:
+    if spec.listeners:
+        return listener.name in spec.listeners
+    if spec.parent_refs:
+        return any(
+            ref.section_name in (None, listener.name) and ref.port in (None, listener.port_number) for ref in spec.parent_refs
+        )
+    return True
+
+
+def _build_rule(spec: HTTPRouteRule, number: int, clusters: dict[str, int]) -> Rule:
+    filters: tuple[Filter, ...] = ()
+    backends: tuple[Backend, ...] = (Backend(cluster=None, weight=1, filters=()),)
+    if not any(filter_gap(each.type) for each in spec.filters):
+        filters = tuple(_build_filter(each) for each in spec.filters)
+        if any(isinstance(each, Redirect) for each in filters):
+            backends = ()
+        else:
+            backends = tuple(_build_backend(ref, clusters) for ref in spec.backend_refs if ref.weight) or backends
+    timeouts, retry = spec.timeouts, spec.retry
+    return Rule(
+        number=number,
+        name=spec.name or "",
+        matches=tuple(_build_match(each) for each in spec.matches or (HTTPRouteMatch(),)),
+        filters=filters,
+        backends=backends,
+        request_timeout=_milliseconds(timeouts.request if timeouts else None),
+        backend_timeout=_milliseconds(timeouts.backend_request if timeouts else None),
+        attempts=0 if retry is None else 1 if retry.attempts is None else retry.attempts,
+        codes=tuple(sorted(set(retry.codes))) if retry else (),
+        backoff=_milliseconds(retry.backoff if retry else None),
+    )
+
+
+def _build_backend(ref: HTTPBackendRef, clusters: dict[str, int]) -> Backend:
+    if any(filter_gap(each.type, at_backend=True) for each in ref.filters):
+        return Backend(cluster=None, weight=ref.weight, filters=())
+    built = (_build_filter(each) for each in ref.filters)
+    filters = tuple(each for each in built if isinstance(each, HeaderModifier))
+    return Backend(cluster=clusters.get(ref.name) if is_plain(ref) else None, weight=ref.weight, filters=filters)
+
+
+def is_plain(ref: HTTPBackendRef) -> bool:
+    """Whether the reference names a cluster of the files, and nothing of Kubernetes."""
+    return ref.group == "" and ref.kind == "Service" and ref.namespace is None and ref.port is None
+
+
+def _build_match(spec: HTTPRouteMatch) -> Match:
+    path = spec.path.value
+    if spec.path.type == "Exact":
+        path = normal_path(path)
+    elif spec.path.type == "PathPrefix":
+        path = normal_prefix(path)
+    headers: dict[str, ValueMatch] = {}
+    for header in spec.headers:
+        name = header.name.lower()
+        headers.setdefault(name, ValueMatch(name, header.value, header.type == "RegularExpression"))
+    query: dict[str, ValueMatch] = {}
+    for parameter in spec.query_params:
+        query.setdefault(
+            parameter.name, ValueMatch(parameter.name, parameter.value, parameter.type == "RegularExpression")
+        )
+    return Match(
+        path_type=spec.path.type,
+        path=path,
+        method=spec.method or "",
+        headers=tuple(headers[name] for name in sorted(headers)),
+        query=tuple(query[name] for name in sorted(query)),
+    )
+
+
+def _build_filter(spec: HTTPRouteFilter) -> Filter:
+    if spec.type == "RequestRedirect" and (redirect := spec.request_redirect) is not None:
+        return Redirect(
+            scheme=redirect.scheme or "",
+            hostname=normal_hostname(redirect.hostname or ""),
+            port=redirect.port or 0,
+            path=_build_path(redirect.path),
+            status=redirect.status_code,
+        )
+    if spec.type == "URLRewrite" and (rewrite := spec.url_rewrite) is not None:
+        return Rewrite(hostname=normal_hostname(rewrite.hostname or ""), path=_build_path(rewrite.path))
+    if spec.type == "RequestHeaderModifier" and (modifier := spec.request_header_modifier) is not None:
+        return _build_modifier("request", modifier)
+    if spec.type == "ResponseHeaderModifier" and (modifier := spec.response_header_modifier) is not None:
+        return _build_modifier("response", modifier)
+    raise ValueError(f"a filter of type {spec.type} without its key: this configuration was not validated")
+
+
+def _build_modifier(on: Literal["request", "response"], spec: HeaderModifierSpec) -> HeaderModifier:
+    return HeaderModifier(
+        on=on,
+        set=tuple((header.name.lower(), header.value) for header in spec.set),
+        add=tuple((header.name.lower(), header.value) for header in spec.add),
+        remove=tuple(name.lower() for name in spec.remove),
+    )
+
+
+def _build_path(spec: PathModifier | None) -> PathRewrite | None:
+    if spec is None:
+        return None
+    if spec.type == "ReplaceFullPath":
+        return PathRewrite("full", spec.replace_full_path or "/")
+    return PathRewrite("prefix", (spec.replace_prefix_match or "").rstrip("/"))
+
+
+def _milliseconds(value: int | None) -> int:
+    return min(int(value or 0), LONGEST_MS)

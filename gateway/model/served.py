@@ -1,0 +1,43 @@
+"""What this version decodes and checks but does not serve yet. One place, so that a later version only shrinks this file.
+
+Every function answers None (served) or a sentence for a Problem of severity warning.
+"""
+
+from gateway.model.cluster import Cluster
+from gateway.model.listener import Listener
+from gateway.model.route import HTTPRoute, Route
+
+_RULE_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"})
+_BACKEND_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier"})
+
+
+def listener_gap(listener: Listener) -> str | None:
+    """A listener with a gap is not opened."""
+    if listener.protocol != "HTTP":
+        return f"not served by this version: a listener of protocol {listener.protocol}; it is not opened"
+    return None
+
+
+def route_gap(route: Route) -> str | None:
+    """A route with a gap takes no request."""
+    if not isinstance(route, HTTPRoute):
+        return f"not served by this version: a {type(route).__name__}; it takes no request"
+    return None
+
+
+def cluster_gap(cluster: Cluster) -> str | None:
+    """A cluster with a gap is not built; its share of the requests is answered 500."""
+    if cluster.tls is not None:
+        return "not served by this version: TLS to endpoints; requests for this cluster are answered 500"
+    if cluster.protocol == "HTTP2":
+        return "not served by this version: HTTP/2 to endpoints; requests for this cluster are answered 500"
+    return None
+
+
+def filter_gap(filter_type: str, *, at_backend: bool = False) -> str | None:
+    """A filter with a gap makes its rule (or its backend's share) answer 500: Gateway API forbids skipping it."""
+    if filter_type in (_BACKEND_FILTERS if at_backend else _RULE_FILTERS):
+        return None
+    if at_backend:
+        return f"not served by this version: a filter of type {filter_type} on a backend; its share is answered 500"
+    return f"not served by this version: a filter of type {filter_type}; requests of this rule are answered 500"
