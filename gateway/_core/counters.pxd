@@ -1,11 +1,26 @@
 # counters.pxd - level 4: facts out, as plain stores into a block of u64 words that the supervisor reads at scrape time.
 #
 # Owns: nothing; the block is shared memory that the supervisor made. Called by: everything above. Read by: observe/metrics.
-# Invariants: one writer; a word only grows, except gauges; a series is claimed by writing its key before its state word.
+# Invariants: one writer; a word only grows, except gauges; a series is claimed by writing its key before its state word, and freed by
+#   writing its state word before its counters, so a reader that finds the same state word before and after copying has a whole series.
+#   Series 0 of both kinds is the overflow series "_other". A pointer to a series stays good until retire frees it.
 #
-#   | header words | scalar words (Scalar) | fault words (by Fault) | cluster series | request series |
+#   | header words (HEADER_*) | scalar words (Scalar) | fault words (by Fault) | cluster series | request series |
 
 from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:                 # header words
+    HEADER_MAGIC = 0       # written last, when the block is ready
+    HEADER_LAYOUT = 1      # version and all sizes in one number: another version of the gateway refuses the block
+    HEADER_BLOCK = 2       # random; a block that was zeroed and used again is another one to the reader, which keeps sums
+    HEADER_WORDS = 8
+    CLUSTERS_N = 512       # budgets of series, the overflow series included
+    SERIES_N = 2048
+
+cdef enum:                 # low byte of a state word; the rest counts how often the series was claimed
+    STATE_FREE = 0
+    STATE_USED = 1
+    STATE_OTHER = 2        # the overflow series "_other"
 
 cdef enum Scalar:          # one word each; names, help and kind stand in counters.SCALARS in the same order
     S_CONNECTIONS_ACCEPTED = 0
@@ -37,7 +52,7 @@ cdef enum:
     SIZE_BUCKETS = 8       # upper bounds in counters.SIZE_BOUNDS, plus +Inf in the last
 
 cdef struct RequestSeries: # all words u64; one for each (listener, route, cluster, method, code)
-    uint64_t state         # 0 free, 1 in use, 2 the overflow series "_other"
+    uint64_t state         # STATE_*
     uint64_t listener      # ids of snapshot names; 0 = none
     uint64_t route
     uint64_t cluster
@@ -69,6 +84,14 @@ cdef struct ClusterSeries:
     uint64_t pending           # gauge: waiting for a connection
     uint64_t ejected           # gauge: endpoints out
 
+cdef struct Claims:        # which series of one kind are taken, kept in the process
+    uint32_t *slots        # open addressing over the keys: index of a series; 0 is a free slot
+    uint32_t mask          # slots - 1; at most half of them are used
+    uint32_t *free         # indexes that retire gave back
+    uint32_t free_n
+    uint32_t used          # indexes from here on were never claimed
+    uint32_t capacity
+
 cdef class Counters:
     cdef object owner          # the mapped buffer
     cdef uint64_t *words
@@ -78,6 +101,9 @@ cdef class Counters:
     cdef RequestSeries *series
     cdef uint32_t clusters_n   # capacity
     cdef uint32_t series_n
+    cdef RequestSeries *last   # of the last lookup: most requests are like the one before
+    cdef Claims series_claims
+    cdef Claims cluster_claims
 
     # Buffer of at least counters.block_size() writable bytes, zeroed or of this layout. Raises ValueError otherwise.
     @staticmethod
@@ -88,8 +114,11 @@ cdef class Counters:
         self.faults[fault] += 1
     # The series of this key, claimed on first use; the overflow series when the budget is spent. Never NULL.
     cdef RequestSeries *request(self, uint64_t listener, uint64_t route, uint64_t cluster, uint8_t method, uint16_t code) noexcept nogil
+    # The same for a cluster.
     cdef ClusterSeries *cluster(self, uint64_t id) noexcept nogil
     # Counts one finished exchange in a series.
     cdef void observe(self, RequestSeries *series, uint64_t duration_us, uint64_t bytes_in, uint64_t bytes_out) noexcept nogil
     # Frees the series whose listener, route or cluster is in none of the arrays (0 always stays). Called at a swap.
     cdef void retire(self, const uint64_t *ids, size_t n) noexcept
+    cdef RequestSeries *claim_request(self, uint64_t listener, uint64_t route, uint64_t cluster, uint64_t method_code) noexcept nogil
+    cdef void index_claims(self) noexcept nogil

@@ -264,7 +264,9 @@ def test_a_good_spell_is_remembered():
     assert probe.state(0)["until_ms"] - (end + 100000) == 100
 
 
-@pytest.mark.parametrize("n, percent, most", [(10, 50, 5), (10, 10, 1), (3, 50, 1), (2, 50, 1), (2, 49, 0), (4, 100, 3), (1, 100, 0)])
+@pytest.mark.parametrize(
+    "n, percent, most", [(10, 50, 5), (10, 10, 1), (3, 50, 1), (2, 50, 1), (2, 49, 0), (4, 100, 3), (1, 100, 0)]
+)
 def test_ejection_never_takes_more_than_the_percentage_and_never_the_last(n, percent, most):
     probe = balancer(ROUND_ROBIN, [1] * n, errors=1, percent=percent)
     assert [probe.failure(i, 5) for i in range(n)].count(True) == most
