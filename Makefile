@@ -45,3 +45,5 @@ lint: $(VENV)/.tested ## ruff, mypy, cython-lint
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf build dist *.egg-info gateway/_core/*.so
+
+-include mk/*.mk
