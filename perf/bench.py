@@ -1,0 +1,334 @@
+"""`make bench`: every gateway side by side in one run, interleaved round by round; a table, a verdict on each bar, and JSON."""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from perf import machine
+from perf.cells import ALL, COLUMNS, IDLE_BAR, RELOAD_FAILED, RELOAD_PAUSE, ROUTES_BAR, SPECIAL, TRAFFIC, Cell
+from perf.children import Children, cpu_time
+from perf.figures import Sample, Verdict, cell_table, judge, median, orders, verdict_table
+from perf.gateways import OURS, Gateway, Origin, fetch, is_here, start_gateway
+from perf.idle import bytes_per_idle
+from perf.load import Load, loadgen_argv, run_loadgen, run_wrk
+from perf.machine import Cores, free_ports
+from perf.reloads import reload_many
+from perf.routes import many_routes, write_config, write_targets
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def say(text: str = "") -> None:
+    print(text, flush=True)
+
+
+@contextmanager
+def workshop() -> Iterator[Path]:
+    """A directory in memory for one run, gone afterwards."""
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    path = Path(tempfile.mkdtemp(prefix="isthmus-bench-", dir=base))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class Bench:
+    """One run: the processes, the options, and what was found."""
+
+    def __init__(self, children: Children, cores: Cores, options: argparse.Namespace) -> None:
+        self.children = children
+        self.cores = cores
+        self.options = options
+        self.origin = Origin.start(children, cores.origin)
+        self.verdicts: list[Verdict] = []
+        self.found: dict[str, Any] = {}
+        self.notes: list[str] = []
+
+    def send(self, cell: Cell, port: int, seconds: float, rate: float = 0.0) -> Load:
+        """The cell's traffic: as fast as it goes, or at a fixed rate."""
+        if cell.wrk and not rate and machine.find_tool("wrk"):
+            return run_wrk(self.children, self.cores.load, port, seconds=seconds, connections=cell.connections, path=cell.path)
+        argv = loadgen_argv(
+            port, seconds=seconds, connections=cell.connections, rate=rate, path=cell.path, upload=cell.upload, close=cell.close
+        )
+        return run_loadgen(self.children, self.cores.load, argv, seconds)
+
+    def sample(self, gateway: Gateway, send: Any) -> Sample:
+        """CPU time of the gateway before and after one burst, over the requests that the load generator saw answered."""
+        before = cpu_time(gateway.pid)
+        load: Load = send()
+        after = cpu_time(gateway.pid)
+        errors = load.errors
+        if before.pids != after.pids:
+            self.note(f"{gateway.label}: processes came or went during a round; the round does not count")
+            errors += 1
+        user, system = after.since(before)
+        return Sample(load.done, errors, user, system, load.seconds)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        say(f"! {text}")
+
+    def start(self, name: str, **more: Any) -> Gateway | None:
+        try:
+            return start_gateway(self.children, self.cores, name, self.origin, **more)
+        except (RuntimeError, TimeoutError) as error:
+            self.note(f"{name} does not run, its column is left out: {error}")
+            return None
+
+    def start_columns(self) -> list[Gateway]:
+        started = []
+        for name in COLUMNS:
+            if name not in self.options.gateways:
+                continue
+            if not is_here(name):
+                self.note(machine.missing_line(name))
+            elif (gateway := self.start(name)) is not None:
+                started.append(gateway)
+        return started
+
+    # One kind of traffic, all gateways
+
+    def traffic(self, cell: Cell, gateways: Sequence[Gateway]) -> None:
+        say(f"\n## {cell.key}: {cell.what}\n")
+        by_name = {gateway.name: gateway for gateway in gateways}
+        for gateway in gateways:
+            got = fetch(gateway.port, cell.path, body=b"x" * cell.upload if cell.upload else None)
+            if got != (200, cell.answer):
+                self.note(f"{gateway.name}: {cell.path} answers {got[0]} with {got[1]} bytes instead of 200 with {cell.answer}")
+                del by_name[gateway.name]
+        samples: dict[str, list[Sample]] = {name: [] for name in by_name}
+        for gateway in by_name.values():
+            self.send(cell, gateway.port, 1)  # caches, pools and branch predictors
+        for names in orders(list(by_name), self.options.rounds):
+            for name in names:
+                port = by_name[name].port
+                samples[name].append(self.sample(by_name[name], lambda port=port: self.send(cell, port, self.options.seconds)))
+        latency = self.latency(cell, by_name, samples)
+        say(cell_table(samples, latency["by_gateway"], OURS))
+        if latency["rate"]:
+            say(f"\np50 and p99 at {latency['rate']:,.0f} requests/s, {latency['of']}")
+        for bar in cell.bars:
+            self.verdicts.append(judge(cell.key, bar, samples.get(OURS), samples.get(bar.against)))
+        self.found[cell.key] = {"samples": {n: [asdict(s) for s in each] for n, each in samples.items()}, "latency": latency}
+
+    def latency(self, cell: Cell, by_name: dict[str, Gateway], samples: dict[str, list[Sample]]) -> dict[str, Any]:
+        """Latency at one fixed rate for all: half of what nginx could do at most."""
+        rates = {name: median([s.rate for s in each]) for name, each in samples.items()}
+        if not rates or self.options.no_latency:
+            return {"rate": 0.0, "of": "", "by_gateway": {}}
+        slowest = min(rates, key=lambda name: rates[name])
+        measure = "nginx" if "nginx" in rates else slowest
+        rate = rates[measure] / 2
+        seen: dict[str, list[Load]] = {name: [] for name in by_name}
+        for names in orders(list(by_name), min(3, self.options.rounds)):
+            for name in names:
+                seen[name].append(self.send(cell, by_name[name].port, self.options.seconds, rate))
+        return {
+            "rate": rate,
+            "of": f"half of {measure}'s maximum; open loop, counted from when a request was due",
+            "by_gateway": {
+                name: {
+                    "p50_us": median([load.p50_us for load in loads]),
+                    "p99_us": median([load.p99_us for load in loads]),
+                    "max_us": max(load.max_us for load in loads),
+                    "errors": sum(load.errors for load in loads),
+                }
+                for name, loads in seen.items()
+            },
+        }
+
+    # Ours alone
+
+    def many(self, hosts: int, label: str) -> tuple[Gateway | None, dict[str, Any]]:
+        """Ours with many routes."""
+        port, admin = free_ports(2)
+        config = many_routes(hosts, port=port, admin=admin, origin=self.origin)
+        path = write_config(config, self.children.run / f"{label}.yaml")
+        return self.start(OURS, config=path, label=label, ports=(port, admin)), config
+
+    def routes(self) -> None:
+        say(f"\n## routes: {SPECIAL['routes']}\n")
+        run, samples = self.children.run, dict[str, list[Sample]]()
+        sizes = {"10 routes": 1, "10,000 routes": 1000}
+        gateways = {name: self.many(hosts, f"routes-{hosts * 10}")[0] for name, hosts in sizes.items()}
+        if all(gateways.values()):
+            samples = {name: [] for name in sizes}
+            targets = {name: write_targets(hosts, run / f"targets-{hosts * 10}") for name, hosts in sizes.items()}
+
+            def send(name: str, port: int, seconds: float) -> Load:
+                if machine.find_tool("wrk"):
+                    return run_wrk(self.children, self.cores.load, port, seconds=seconds, connections=64, targets=targets[name])
+                argv = loadgen_argv(port, seconds=seconds, connections=64, targets=targets[name])
+                return run_loadgen(self.children, self.cores.load, argv, seconds)
+
+            for name in [*sizes, *sizes]:
+                gateway = gateways[name]
+                assert gateway is not None
+                send(name, gateway.port, 1)
+            for names in orders(list(sizes), self.options.rounds):
+                for name in names:
+                    gateway = gateways[name]
+                    assert gateway is not None
+                    burst = lambda name=name, port=gateway.port: send(name, port, self.options.seconds)  # noqa: E731
+                    samples[name].append(self.sample(gateway, burst))
+            say(cell_table(samples, {}, "10,000 routes"))
+        for gateway in gateways.values():
+            if gateway is not None:
+                self.children.stop(gateway.child)
+        self.verdicts.append(judge("routes", ROUTES_BAR, samples.get("10,000 routes"), samples.get("10 routes")))
+        self.found["routes"] = {name: [asdict(sample) for sample in each] for name, each in samples.items()}
+
+    def reload(self) -> None:
+        say(f"\n## reload: {SPECIAL['reload']}\n")
+        gateway, config = self.many(1000, "reload")
+        if gateway is None:
+            self.verdicts += [Verdict("reload", bar, None, "ours does not run") for bar in (RELOAD_FAILED, RELOAD_PAUSE)]
+            return
+        targets = write_targets(1000, self.children.run / "targets-reload")
+        rate = self.options.reload_rate
+        try:
+            seen = reload_many(self.children, self.cores.load, gateway, config, targets, times=self.options.reloads, rate=rate)
+        except (TimeoutError, OSError) as error:
+            self.note(f"reload: {error}")
+            self.verdicts += [Verdict("reload", bar, None, str(error)) for bar in (RELOAD_FAILED, RELOAD_PAUSE)]
+            return
+        finally:
+            self.children.stop(gateway.child)
+        worst = max(seen.lag_ms + seen.swap_ms) if seen.lag_ms and seen.swap_ms else None
+        say(
+            f"{seen.applied} reloads under {rate:,.0f} requests/s: {seen.failed} of {seen.done:,} requests failed; a change took "
+            f"{median(seen.apply_s):.2f} s to apply (median)"
+        )
+        if worst is not None:
+            swap = f"swap {median(seen.swap_ms):.2f} ms (worst {max(seen.swap_ms):.2f})"
+            say(f"worker: {swap}, longest turn {max(seen.lag_ms):.2f} ms")
+        say(
+            f"client: p99 {seen.client_p99_ms:.2f} ms, worst {seen.client_max_ms:.2f} ms, {seen.client_over} requests over 5 ms; "
+            f"without reloads worst {seen.calm_max_ms:.2f} ms, {seen.calm_over} over 5 ms"
+        )
+        self.verdicts.append(Verdict("reload", RELOAD_FAILED, float(seen.failed), f"of {seen.done:,}"))
+        note = "worker's longest turn" if worst is not None else "the metrics name no loop lag and swap time"
+        self.verdicts.append(Verdict("reload", RELOAD_PAUSE, worst, f"{note}; a client's worst {seen.client_max_ms:.2f} ms"))
+        self.found["reload"] = seen.as_json()
+
+    def idle(self, gateways: Sequence[Gateway]) -> None:
+        say(f"\n## idle: {SPECIAL['idle']}\n")
+        costs: dict[str, float] = {}
+        for gateway in gateways:
+            try:
+                costs[gateway.name] = bytes_per_idle(gateway, self.options.idle_connections)
+            except OSError as error:
+                self.note(f"idle: {gateway.name}: {error}")
+                continue
+            say(f"{gateway.name}: {costs[gateway.name]:,.0f} bytes of resident memory per connection")
+        self.verdicts.append(Verdict("idle", IDLE_BAR, costs.get(OURS), "" if OURS in costs else "ours was not measured"))
+        self.found["idle"] = costs
+
+    def run(self) -> None:
+        cells: list[str] = self.options.cells
+        if any(cell in TRAFFIC or cell == "idle" for cell in cells):
+            gateways = self.start_columns()
+            for key in cells:
+                if key in TRAFFIC:
+                    self.traffic(TRAFFIC[key], gateways)
+            if "idle" in cells:
+                self.idle(gateways)
+            for gateway in gateways:
+                self.children.stop(gateway.child)
+        if OURS not in self.options.gateways or not is_here(OURS):
+            self.notes += [f"{cell}: ours is not here" for cell in ("routes", "reload") if cell in cells]
+            return
+        if "routes" in cells:
+            self.routes()
+        if "reload" in cells:
+            self.reload()
+
+
+def words(allowed: Sequence[str]) -> Any:
+    """Parser of a list with commas (or blanks) of known words."""
+
+    def parse(text: str) -> list[str]:
+        given = text.replace(",", " ").split()
+        for word in given:
+            if word not in allowed:
+                raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(allowed)}")
+        return [word for word in allowed if word in given]
+
+    return parse
+
+
+def parse_options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
+    parser.add_argument("--cells", type=words(ALL), default=list(ALL), metavar="LIST", help=f"of {', '.join(ALL)}")
+    parser.add_argument("--gateways", type=words(COLUMNS), default=list(COLUMNS), metavar="LIST", help=f"of {', '.join(COLUMNS)}")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each cell (5)")
+    parser.add_argument("--seconds", type=int, default=3, help="length of one burst (3)")
+    parser.add_argument("--no-latency", action="store_true", help="leave out the bursts at a fixed rate")
+    parser.add_argument("--gateway-core", type=int, help="core of the gateways (the last one)")
+    parser.add_argument("--reloads", type=int, default=50, help="reloads in the cell reload (50)")
+    parser.add_argument("--reload-rate", type=float, default=4000, help="requests per second meanwhile (4000)")
+    parser.add_argument("--idle-connections", type=int, default=10000, help="connections in the cell idle (10000)")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed or not measured")
+    return parser.parse_args(argv)
+
+
+def on_signal(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parse_options(argv)
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGHUP, on_signal)
+    machine.raise_files()
+    cores = Cores.choose(os.sched_getaffinity(0), options.gateway_core)
+    os.sched_setaffinity(0, {cores.load})
+    about = machine.describe()
+    versions = {}
+    for name in (*COLUMNS, "wrk"):
+        tool = machine.find_tool(name)
+        if tool is not None:
+            versions[name] = machine.tool_version(tool, name)
+    if "wrk" not in versions:
+        say("wrk: not found, perf/loadgen.c takes its place; to have it: apt-get install wrk")
+    say(f"# {about['when']} · {about['cpu']}, {about['cores']} cores, Linux {about['kernel']} · {about['commit']}")
+    say(f"{', '.join(f'{name} {version}' for name, version in versions.items())}")
+    places = f"gateways on core {cores.gateway}, load on core {cores.load}, origin on core {cores.origin}"
+    say(f"{places}; {options.rounds} rounds of {options.seconds} s")
+    began = time.monotonic()
+    with workshop() as run, Children(run) as children:
+        bench = Bench(children, cores, options)
+        try:
+            bench.run()
+        finally:
+            if bench.verdicts:
+                say(f"\n## verdicts\n\n{verdict_table(bench.verdicts)}")
+            report = {
+                "about": {**about, "versions": versions, "cores_used": asdict(cores), "options": vars(options)},
+                "seconds": time.monotonic() - began,
+                "cells": bench.found,
+                "verdicts": [verdict.as_json() for verdict in bench.verdicts],
+                "notes": bench.notes,
+            }
+            RESULTS.mkdir(exist_ok=True)
+            path = RESULTS / f"{about['when'].replace(':', '')}.json"
+            path.write_text(json.dumps(report, indent=1) + "\n")
+            say(f"\n{path.relative_to(machine.ROOT)}, {time.monotonic() - began:.0f} s")
+    return 1 if options.strict and any(verdict.met is not True for verdict in bench.verdicts) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

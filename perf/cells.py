@@ -1,0 +1,52 @@
+"""The cells: what is asked of the gateways, and which bars stand over each."""
+
+from dataclasses import dataclass
+
+from perf.figures import Bar
+from perf.gateways import LARGE, MEDIUM, PEERS, SMALL
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One kind of traffic, sent to every gateway in turn."""
+
+    key: str
+    what: str
+    path: str
+    answer: int  # bytes of the response's content
+    connections: int
+    wrk: bool  # False: loadgen.c, for the reasons that stand in its head
+    bars: tuple[Bar, ...]
+    upload: int = 0
+    close: bool = False
+
+
+TRAFFIC = {
+    cell.key: cell
+    for cell in (
+        Cell(
+            "get40",
+            "keep-alive GET, 40-byte answer, 64 connections",
+            "/",
+            SMALL,
+            64,
+            True,
+            (Bar(1.00, "nginx"), Bar(0.95, "haproxy"), Bar(0.50, "envoy")),
+        ),
+        Cell("get10k", "keep-alive GET, 10 KiB answer, 64 connections", "/10k", MEDIUM, 64, True, (Bar(1.00, "nginx"),)),
+        Cell("get1m", "keep-alive GET, 1 MiB answer, 16 connections", "/1m", LARGE, 16, False, (Bar(1.00, "haproxy"),)),
+        Cell("put1m", "keep-alive POST of 1 MiB, 16 connections", "/upload", 2, 16, False, (Bar(1.00, "haproxy"),), upload=LARGE),
+        Cell("close", "a new connection per request, 64 at a time", "/", SMALL, 64, False, (Bar(1.10, "nginx"),), close=True),
+    )
+}
+ROUTES_BAR = Bar(1.05, "10 routes")
+RELOAD_FAILED = Bar(0, unit="failed")
+RELOAD_PAUSE = Bar(5, unit="ms")
+IDLE_BAR = Bar(2048, unit="bytes")
+SPECIAL = {
+    "routes": "10,000 routes (1,000 hosts x 10 rules) against 10 routes, ours against ours",
+    "reload": "50 reloads of 10,000 routes under load",
+    "idle": "memory per idle keep-alive connection, 10,000 open",
+}
+ALL = (*TRAFFIC, *SPECIAL)
+COLUMNS = (*PEERS, "isthmus")

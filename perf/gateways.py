@@ -1,0 +1,162 @@
+"""The origin and the gateways: how each is configured, started and asked whether it is up."""
+
+import http.client
+import string
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import Popen
+
+from perf.children import Children, wait_until
+from perf.machine import Cores, find_tool, free_ports, raise_files
+
+HERE = Path(__file__).resolve().parent
+PEERS = ("nginx", "haproxy", "envoy")
+OURS = "isthmus"
+SMALL, MEDIUM, LARGE = 40, 10 * 1024, 1024 * 1024
+
+
+def fill(template: str, into: Path, **values: object) -> Path:
+    """Writes a template of peers/ with its $names filled in."""
+    text = string.Template((HERE / "peers" / template).read_text()).substitute({key: str(value) for key, value in values.items()})
+    into.write_text(text)
+    return into
+
+
+def fetch(port: int, path: str = "/", host: str = "bench.test", body: bytes | None = None) -> tuple[int, int]:
+    """One request: the status, and the length of what was received."""
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        conn.request("GET" if body is None else "POST", path, body=body, headers={"Host": host})
+        answer = conn.getresponse()
+        return answer.status, len(answer.read())
+    finally:
+        conn.close()
+
+
+def fetch_text(port: int, path: str) -> str:
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        conn.request("GET", path)
+        return conn.getresponse().read().decode("utf-8", "replace")
+    finally:
+        conn.close()
+
+
+@dataclass(slots=True)
+class Origin:
+    """nginx with one worker for answers, upload_origin.py for uploads. Both stand on one core."""
+
+    port: int
+    upload_port: int
+
+    @classmethod
+    def start(cls, children: Children, core: int) -> "Origin":
+        run = children.run
+        nginx = find_tool("nginx")
+        if not nginx:
+            raise RuntimeError("nginx is the origin of every cell: apt-get install nginx-light")
+        files = run / "files"
+        files.mkdir()
+        (files / "10k").write_bytes(b"k" * MEDIUM)
+        (files / "1m").write_bytes(b"m" * LARGE)
+        run.chmod(0o755)  # nginx started by root reads them as nobody
+        port, upload_port = free_ports(2)
+        conf = fill("origin.conf", run / "origin.conf", run=run, port=port, files=raise_files(), files_root=files)
+        origin = children.start([nginx, "-p", str(run), "-e", str(run / "origin.log"), "-c", str(conf)], core, "origin")
+        upload = children.start([sys.executable, str(HERE / "upload_origin.py"), str(upload_port)], core, "upload")
+        wait_for(origin, port, run, "origin")
+        wait_for(upload, upload_port, run, "upload", upload=True)
+        return cls(port, upload_port)
+
+
+@dataclass(slots=True)
+class Gateway:
+    """A running gateway with one worker on its core."""
+
+    name: str
+    port: int
+    admin: int
+    child: Popen[str]
+    label: str = ""
+    config: Path = field(default_factory=Path)
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def metrics(self) -> str:
+        return fetch_text(self.admin, "/stats/prometheus" if self.name == "envoy" else "/metrics")
+
+
+def ours_argv() -> list[str] | None:
+    """How to start ours: the installed command, or the package that stands beside this one with its compiled core."""
+    path = find_tool(OURS)
+    if path:
+        return [path]
+    core = HERE.parent / "gateway" / "_core"
+    if any(core.glob("engine*.so")):
+        return [sys.executable, "-m", "gateway"]
+    return None
+
+
+def is_here(name: str) -> bool:
+    return ours_argv() is not None if name == OURS else find_tool(name) is not None
+
+
+def start_gateway(
+    children: Children,
+    cores: Cores,
+    name: str,
+    origin: Origin,
+    *,
+    config: Path | None = None,
+    label: str = "",
+    ports: tuple[int, int] | None = None,
+) -> Gateway:
+    """Starts a gateway on its core and waits until it forwards. `config`, made for `ports`, takes the place of ours in peers/."""
+    run, label = children.run, label or name
+    port, admin = ports or tuple(free_ports(2))
+    values = {"port": port, "admin": admin, "origin": origin.port, "upload": origin.upload_port, "run": run, "files": raise_files()}
+    if name == OURS:
+        ours = ours_argv()
+        if ours is None:
+            raise RuntimeError("isthmus is not built: make build")
+        config = config or fill("isthmus.yaml", run / f"{label}.yaml", **values)
+        argv = [*ours, "run", "--config", str(config), "--workers", "1"]
+    else:
+        path = find_tool(name)
+        if path is None:
+            raise RuntimeError(f"{name} is missing")
+        suffix = {"nginx": "conf", "haproxy": "cfg", "envoy": "yaml"}[name]
+        config = fill(f"{name}.{suffix}", run / f"{label}.{suffix}", **values)
+        argv = {
+            "nginx": [path, "-p", str(run), "-e", str(run / "nginx.log"), "-c", str(config)],
+            "haproxy": [path, "-db", "-f", str(config)],
+            "envoy": [path, "--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c", str(config)],
+        }[name]
+    child = children.start(argv, cores.gateway, label)
+    gateway = Gateway(name, port, admin, child, label, config)
+    wait_for(child, port, run, label)
+    return gateway
+
+
+def wait_for(
+    child: Popen[str], port: int, run: Path, label: str, *, upload: bool = False, path: str = "/", host: str = "bench.test"
+) -> None:
+    """Waits until a request is answered with 200; when the process ends instead, says what it had to say."""
+
+    def is_up() -> bool:
+        if child.poll() is not None:
+            said = (run / f"{label}.out").read_text()[-2000:]
+            for log in run.glob(f"{label}*.log"):
+                said += log.read_text()[-2000:]
+            raise RuntimeError(f"{label} ended at once with code {child.returncode}: {said.strip()}")
+        try:
+            return fetch(port, path, host, b"x" if upload else None)[0] == 200
+        except OSError:
+            return False
+        except http.client.HTTPException:
+            return False
+
+    wait_until(is_up, 60, f"answer from {label}")
