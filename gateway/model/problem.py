@@ -1,12 +1,13 @@
 """What is wrong with a configuration, and where.
 
-A Problem never stops the rest: `fatal` says that nothing of its file set can be used, `error` without fatal that one object was
-left out (or one rule answers 500), `warning` that something works otherwise than its author may think.
+A Finding is said by the model, which knows no files: a path and a sentence. A source turns it into a Problem, which names the file
+and the line, or the Kubernetes object. An error that is fatal means that nothing of the file set can be used; any other error that
+one object was left out, or that some of its requests are answered 500; a warning that it works otherwise than its author may think.
 """
 
 import difflib
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -14,10 +15,30 @@ Path = tuple[str | int, ...]
 """Where in the configuration: ("routes", 0, "rules", 1, "backendRefs", 0, "name")."""
 
 
+Severity = Literal["error", "warning"]
+
+
+class Finding(NamedTuple):
+    """Something wrong with a value of a configuration."""
+
+    path: Path
+    message: str
+    severity: Severity = "error"
+    drops: bool = True
+    """Of an error: the object (route, cluster, rate limit) that the path leads into cannot be used."""
+    at_key: bool = False
+    """The key itself is meant, not its value."""
+
+    @property
+    def is_fatal(self) -> bool:
+        """Whether nothing of the configuration can be used: everything but one route, cluster or rate limit."""
+        return self.severity == "error" and not (len(self.path) > 1 and self.path[0] in ("routes", "clusters", "rateLimits"))
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One finding. `line` and `column` count from 1; 0 means not known. `source` names the file or the Kubernetes object."""
 
-    severity: Literal["error", "warning"]
+    severity: Severity
     message: str
     source: str = ""
     line: int = 0
@@ -38,6 +59,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def order(self) -> tuple[str, int, int, str, str]:
         """Sort key: by source and place."""
         return (self.source, self.line, self.column, self.key, self.message)
+
+
+def warning(path: Path, message: str) -> Finding:
+    """A Finding that leaves everything in place."""
+    return Finding(path, message, severity="warning", drops=False)
 
 
 def key_text(path: Path) -> str:

@@ -1,0 +1,307 @@
+"""The rules of Gateway API for one route: names, matches, filters, backends, timeouts.
+
+An error takes the route out. What Gateway API answers 500 instead is an error that leaves the route in (drops=False).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence, Set
+
+from gateway.model.config import Config
+from gateway.model.listener import Listener, bind_address
+from gateway.model.names import (
+    TOKEN,
+    field_name_flaw,
+    field_value_flaw,
+    hostname_flaw,
+    intersect_hostnames,
+    normal_hostname,
+    path_flaw,
+    pattern_flaw,
+)
+from gateway.model.problem import Finding, Path, nearest, warning
+from gateway.model.route import (
+    BackendObjectRef,
+    BackendRef,
+    GRPCBackendRef,
+    GRPCRouteFilter,
+    GRPCRouteMatch,
+    GRPCRouteRule,
+    HeaderMatch,
+    HeaderModifier,
+    HTTPBackendRef,
+    HTTPRouteFilter,
+    HTTPRouteMatch,
+    HTTPRouteRule,
+    PathModifier,
+    Route,
+    TLSRoute,
+    TLSRouteRule,
+)
+from gateway.model.served import filter_gap, route_gap
+
+_FILTER_KEYS = {
+    "RequestHeaderModifier": "request_header_modifier",
+    "ResponseHeaderModifier": "response_header_modifier",
+    "RequestMirror": "request_mirror",
+    "RequestRedirect": "request_redirect",
+    "URLRewrite": "url_rewrite",
+    "CORS": "cors",
+    "ExternalAuth": "external_auth",
+    "ExtensionRef": "extension_ref",
+}
+_REPEATED_FILTERS = frozenset({"RequestMirror", "ExtensionRef"})
+_PROTOCOLS = {"HTTPRoute": ("HTTP", "HTTPS"), "GRPCRoute": ("HTTP", "HTTPS"), "TLSRoute": ("TLS",)}
+_MOST_WEIGHT = 0x7FFFFFFF
+
+AnyBackend = HTTPBackendRef | GRPCBackendRef | BackendRef | BackendObjectRef
+AnyFilter = HTTPRouteFilter | GRPCRouteFilter
+
+
+def check_route(route: Route, config: Config, path: Path, broken_clusters: Set[str] = frozenset()) -> Iterator[Finding]:
+    """Everything about one route; `config` holds the clusters and rate limits that are good themselves."""
+    for number, name in enumerate(route.hostnames):
+        if flaw := hostname_flaw(name):
+            yield Finding((*path, "hostnames", number), flaw)
+    if isinstance(route, TLSRoute) and not route.hostnames:
+        yield Finding(path, "a TLSRoute needs hostnames")
+    yield from _check_attachment(route, config, path)
+    clusters = {cluster.name for cluster in config.clusters}
+    limits = {limit.name for limit in config.rate_limits}
+    rules: Sequence[HTTPRouteRule | GRPCRouteRule | TLSRouteRule] = route.rules
+    for number, rule in enumerate(rules):
+        at: Path = (*path, "rules", number)
+        if isinstance(rule, HTTPRouteRule):
+            yield from _check_http_rule(rule, at)
+        elif isinstance(rule, GRPCRouteRule):
+            yield from _check_grpc_rule(rule, at)
+        yield from _check_backends(rule.backend_refs, clusters, broken_clusters, at)
+        if isinstance(rule, HTTPRouteRule | GRPCRouteRule):
+            yield from _check_rate_limits(rule.rate_limits, limits, at)
+    if gap := route_gap(route):
+        yield warning(path, gap)
+
+
+def _check_attachment(route: Route, config: Config, path: Path) -> Iterator[Finding]:
+    kind = type(route).__name__
+    protocols = _PROTOCOLS[kind]
+    listeners = {listener.name: listener for listener in config.listeners}
+    for number, name in enumerate(route.listeners):
+        listener = listeners.get(name)
+        if listener is None:
+            yield Finding((*path, "listeners", number), _absent("listener", name, listeners), drops=False)
+        elif listener.protocol not in protocols:
+            message = f"listener '{name}' has protocol {listener.protocol}; {kind} needs {' or '.join(protocols)}"
+            yield Finding((*path, "listeners", number), message, drops=False)
+    if route.listeners and route.parent_refs:
+        yield Finding((*path, "parentRefs"), "stands beside listeners; one of them says where the route attaches")
+    for number, ref in enumerate(route.parent_refs):
+        if ref.section_name is not None and ref.section_name not in listeners:
+            at: Path = (*path, "parentRefs", number, "sectionName")
+            yield Finding(at, _absent("listener", ref.section_name, listeners), drops=False)
+    candidates = [listener for listener in config.listeners if listener.protocol in protocols and is_wanted(route, listener)]
+    if candidates and not any(_shares_host(route, listener) for listener in candidates):
+        yield warning((*path, "hostnames"), "none of its listeners takes any of these hosts, so nothing reaches it")
+    elif not candidates and (config.listeners or isinstance(route, TLSRoute)):
+        yield warning(path, f"attaches to no listener: there is none of protocol {' or '.join(protocols)} that it names")
+
+
+def is_wanted(route: Route, listener: Listener) -> bool:
+    """Whether the route asks for this listener: by name, by parentRef, or by asking for none in particular."""
+    if route.listeners:
+        return listener.name in route.listeners
+    if not route.parent_refs:
+        return True
+    try:
+        _, port, _ = bind_address(listener)
+    except ValueError:
+        return False
+    return any(ref.section_name in (None, listener.name) and ref.port in (None, port) for ref in route.parent_refs)
+
+
+def _shares_host(route: Route, listener: Listener) -> bool:
+    hostname = normal_hostname(listener.hostname)
+    return any(intersect_hostnames(hostname, normal_hostname(name)) is not None for name in route.hostnames or ("",))
+
+
+def _check_http_rule(rule: HTTPRouteRule, path: Path) -> Iterator[Finding]:
+    for number, match in enumerate(rule.matches):
+        yield from _check_http_match(match, (*path, "matches", number))
+    yield from _check_filters(rule.filters, path)
+    kinds = {each.type for each in rule.filters}
+    if "RequestRedirect" in kinds and "URLRewrite" in kinds:
+        yield Finding((*path, "filters"), "RequestRedirect and URLRewrite exclude each other")
+    if "RequestRedirect" in kinds and rule.backend_refs:
+        yield Finding((*path, "backendRefs"), "a rule that redirects has no backends")
+    if any(match.path.type != "PathPrefix" for match in rule.matches):
+        for number, each in enumerate(rule.filters):
+            for key, change in (("requestRedirect", each.request_redirect), ("urlRewrite", each.url_rewrite)):
+                if change and change.path and change.path.type == "ReplacePrefixMatch":
+                    at: Path = (*path, "filters", number, key, "path", "type")
+                    yield Finding(at, "ReplacePrefixMatch needs every match of the rule to be a PathPrefix")
+    timeouts = rule.timeouts
+    if timeouts and timeouts.request and timeouts.backend_request and timeouts.backend_request > timeouts.request:
+        message = f"{timeouts.backend_request} is longer than the whole request's {timeouts.request}"
+        yield Finding((*path, "timeouts", "backendRequest"), message)
+    if rule.session_persistence is not None:
+        yield warning((*path, "sessionPersistence"), "not served by this version: sessions are not kept on one backend")
+
+
+def _check_http_match(match: HTTPRouteMatch, path: Path) -> Iterator[Finding]:
+    flaw = pattern_flaw(match.path.value) if match.path.type == "RegularExpression" else path_flaw(match.path.value)
+    if flaw:
+        yield Finding((*path, "path", "value"), flaw)
+    yield from _check_header_matches(match.headers, path)
+    seen = set()
+    for number, parameter in enumerate(match.query_params):
+        at: Path = (*path, "queryParams", number)
+        if not TOKEN.fullmatch(parameter.name):
+            yield Finding((*at, "name"), f"'{parameter.name}' is not a name of a query parameter")
+        if parameter.name in seen:
+            yield warning((*at, "name"), f"'{parameter.name}' stands twice; the first counts")
+        seen.add(parameter.name)
+        if parameter.type == "RegularExpression" and (flaw := pattern_flaw(parameter.value)):
+            yield Finding((*at, "value"), flaw)
+
+
+def _check_header_matches(headers: tuple[HeaderMatch, ...], path: Path) -> Iterator[Finding]:
+    seen = set()
+    for number, header in enumerate(headers):
+        at: Path = (*path, "headers", number)
+        if flaw := field_name_flaw(header.name):
+            yield Finding((*at, "name"), flaw)
+        if header.name.lower() in seen:
+            yield warning((*at, "name"), f"'{header.name}' stands twice; the first counts")
+        seen.add(header.name.lower())
+        flaw = pattern_flaw(header.value) if header.type == "RegularExpression" else field_value_flaw(header.value)
+        if flaw:
+            yield Finding((*at, "value"), flaw)
+
+
+def _check_grpc_rule(rule: GRPCRouteRule, path: Path) -> Iterator[Finding]:
+    for number, match in enumerate(rule.matches):
+        yield from _check_grpc_match(match, (*path, "matches", number))
+    yield from _check_filters(rule.filters, path)
+
+
+def _check_grpc_match(match: GRPCRouteMatch, path: Path) -> Iterator[Finding]:
+    method = match.method
+    if method is not None:
+        if not method.service and not method.method:
+            yield Finding((*path, "method"), "needs a service, a method or both")
+        for key, value in (("service", method.service), ("method", method.method)):
+            if not value:
+                continue
+            if method.type == "RegularExpression":
+                if flaw := pattern_flaw(value):
+                    yield Finding((*path, "method", key), flaw)
+            elif not TOKEN.fullmatch(value):
+                yield Finding((*path, "method", key), f"'{value}' is not a gRPC {key}")
+    yield from _check_header_matches(match.headers, path)
+
+
+def _check_filters(filters: tuple[AnyFilter, ...], path: Path, *, at_backend: bool = False) -> Iterator[Finding]:
+    seen = set()
+    for number, each in enumerate(filters):
+        at: Path = (*path, "filters", number)
+        if each.type in seen and each.type not in _REPEATED_FILTERS:
+            yield Finding((*at, "type"), f"{each.type} stands twice")
+        seen.add(each.type)
+        for kind, field in _FILTER_KEYS.items():
+            value = getattr(each, field, None)
+            key = _camel(field)
+            if kind == each.type and value is None:
+                yield Finding(at, f"a filter of type {kind} needs '{key}'")
+            elif kind != each.type and value is not None:
+                yield Finding((*at, key), f"does not belong to a filter of type {each.type}", at_key=True)
+            elif isinstance(value, HeaderModifier):
+                yield from _check_modifier(value, (*at, key))
+        if isinstance(each, HTTPRouteFilter):
+            yield from _check_url_filter(each, at)
+        if gap := filter_gap(each.type, at_backend=at_backend):
+            yield Finding((*at, "type"), gap, drops=False)
+
+
+def _check_modifier(modifier: HeaderModifier, path: Path) -> Iterator[Finding]:
+    for key, headers in (("set", modifier.set), ("add", modifier.add)):
+        seen = set()
+        for number, header in enumerate(headers):
+            at: Path = (*path, key, number)
+            if flaw := field_name_flaw(header.name, modified=True):
+                yield Finding((*at, "name"), flaw)
+            if flaw := field_value_flaw(header.value):
+                yield Finding((*at, "value"), flaw)
+            if header.name.lower() in seen:
+                yield Finding((*at, "name"), f"'{header.name}' stands twice in '{key}'")
+            seen.add(header.name.lower())
+    for number, name in enumerate(modifier.remove):
+        if flaw := field_name_flaw(name, modified=True):
+            yield Finding((*path, "remove", number), flaw)
+
+
+def _check_url_filter(each: HTTPRouteFilter, path: Path) -> Iterator[Finding]:
+    for key, change in (("requestRedirect", each.request_redirect), ("urlRewrite", each.url_rewrite)):
+        if change is None:
+            continue
+        if change.hostname is not None and (flaw := hostname_flaw(change.hostname, wildcard=False)):
+            yield Finding((*path, key, "hostname"), flaw)
+        if change.path is not None:
+            yield from _check_path_modifier(change.path, (*path, key, "path"))
+
+
+def _check_path_modifier(change: PathModifier, path: Path) -> Iterator[Finding]:
+    full, prefix = change.replace_full_path, change.replace_prefix_match
+    wanted, other, value, unwanted = "replaceFullPath", "replacePrefixMatch", full, prefix
+    if change.type == "ReplacePrefixMatch":
+        wanted, other, value, unwanted = other, wanted, prefix, full
+    if value is None:
+        yield Finding(path, f"type {change.type} needs '{wanted}'")
+    elif (value or change.type == "ReplaceFullPath") and (flaw := path_flaw(value, what="path to write")):
+        yield Finding((*path, wanted), flaw)
+    if unwanted is not None:
+        yield Finding((*path, other), f"does not belong to type {change.type}", at_key=True)
+
+
+def _check_backends(refs: Sequence[AnyBackend], clusters: Set[str], broken: Set[str], path: Path) -> Iterator[Finding]:
+    weight = 0
+    for number, ref in enumerate(refs):
+        at: Path = (*path, "backendRefs", number)
+        yield from _check_backend(ref, clusters, broken, at)
+        if isinstance(ref, HTTPBackendRef | GRPCBackendRef):
+            yield from _check_filters(ref.filters, at, at_backend=True)
+        weight += 1 if isinstance(ref, BackendObjectRef) else ref.weight
+    if weight > _MOST_WEIGHT:
+        yield Finding((*path, "backendRefs"), "the weights are too large together")
+
+
+def _check_backend(ref: AnyBackend, clusters: Set[str], broken: Set[str], path: Path) -> Iterator[Finding]:
+    for key, is_foreign in (
+        ("group", ref.group != ""),
+        ("kind", ref.kind != "Service"),
+        ("namespace", ref.namespace is not None),
+        ("port", ref.port is not None),
+    ):
+        if is_foreign:
+            message = "is for objects of the API server; a backend of a file is a cluster by name. Its share is answered 500"
+            yield Finding((*path, key), message, drops=False, at_key=True)
+            return
+    if ref.name in broken and ref.name not in clusters:
+        yield Finding((*path, "name"), f"cluster '{ref.name}' was left out; its share is answered 500", drops=False)
+    elif ref.name not in clusters:
+        yield Finding((*path, "name"), f"{_absent('cluster', ref.name, clusters)}; its share is answered 500", drops=False)
+
+
+def _check_rate_limits(names: tuple[str, ...], known: set[str], path: Path) -> Iterator[Finding]:
+    for number, name in enumerate(names):
+        if name not in known:
+            yield Finding((*path, "rateLimits", number), _absent("rate limit", name, known))
+    if names:
+        yield warning((*path, "rateLimits"), "not served by this version: requests of this rule are not limited")
+
+
+def _absent(kind: str, name: str, known: Iterable[str]) -> str:
+    near = nearest(name, known)
+    return f"there is no {kind} '{name}'" + (f" (did you mean '{near}'?)" if near else "")
+
+
+def _camel(field: str) -> str:
+    first, *rest = field.split("_")
+    return first + "".join(word.capitalize() for word in rest)

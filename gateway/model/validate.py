@@ -1,0 +1,229 @@
+"""What a configuration must be beyond its types: the semantic rules, as Findings.
+
+An object with an error is left out of the result and the rest goes on. What Gateway API wants answered 500 (a backend that does not
+resolve, a filter that is not served) keeps its route and is reported all the same. Routes have their own file, check_route.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from gateway.model.check_route import check_route
+from gateway.model.cluster import Cluster, EndpointSpec, parse_endpoint
+from gateway.model.config import Config
+from gateway.model.listener import Limits, LimitsOverride, Listener, bind_address, parse_bind
+from gateway.model.names import TOKEN, hostname_flaw, normal_hostname
+from gateway.model.policy import RateLimit
+from gateway.model.problem import Finding, Path, warning
+from gateway.model.served import cluster_gap, listener_gap
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[-._/:A-Za-z0-9]{0,251}[A-Za-z0-9])?")
+_SMALLEST_HEAD, _LARGEST_HEAD = 256, 1 << 20
+_KEYED = ("header", "cookie", "query")
+_RATE_KEYS = ("clientAddress", "host", "path", "method", "route", "constant")
+
+
+class Named(Protocol):
+    """An object with a name that stands once among its kind."""
+
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """What is left of a configuration, and what was said about it."""
+
+    config: Config
+    """Without the objects that an error took out. Not to be used when one of the findings is fatal."""
+    findings: tuple[Finding, ...]
+    """Paths count in the configuration that was given, not in the one that is left."""
+
+
+def validate(config: Config, *, broken_clusters: frozenset[str] = frozenset()) -> Validated:
+    """Checks everything; never raises for what a configuration says.
+
+    broken_clusters: names of clusters that could not even be decoded, so that a route that names one is told the right reason.
+    """
+    findings = [*_check_root(config), *_check_listeners(config.listeners)]
+    findings += _check_each("rateLimits", config.rate_limits, _check_rate_limit)
+    findings += _check_each("clusters", config.clusters, _check_cluster)
+    usable = msgspec.structs.replace(
+        config,
+        clusters=_left("clusters", config.clusters, findings),
+        rate_limits=_left("rateLimits", config.rate_limits, findings),
+    )
+    broken = broken_clusters | ({cluster.name for cluster in config.clusters} - {cluster.name for cluster in usable.clusters})
+    findings += _check_each("routes", config.routes, lambda route, path: check_route(route, usable, path, broken))
+    left = msgspec.structs.replace(usable, routes=_left("routes", config.routes, findings))
+    return Validated(config=left, findings=tuple(findings))
+
+
+def _check_each(key: str, items: Sequence[N], check: Callable[[N, Path], Iterator[Finding]]) -> list[Finding]:
+    findings: list[Finding] = []
+    names: set[str] = set()
+    for number, item in enumerate(items):
+        if not _NAME.fullmatch(item.name):
+            findings.append(Finding((key, number, "name"), f"'{item.name}' is not a name: letters, digits, - . _ / : inside"))
+        elif item.name in names:
+            findings.append(Finding((key, number, "name"), f"the name '{item.name}' stands twice among {key}"))
+        names.add(item.name)
+        findings += check(item, (key, number))
+    return findings
+
+
+def _left(key: str, items: tuple[N, ...], findings: list[Finding]) -> tuple[N, ...]:
+    out = {finding.path[1] for finding in findings if finding.drops and len(finding.path) > 1 and finding.path[0] == key}
+    return tuple(item for number, item in enumerate(items) if number not in out) if out else items
+
+
+def _check_root(config: Config) -> Iterator[Finding]:
+    try:
+        parse_bind(config.admin.address)
+    except ValueError as flaw:
+        yield Finding(("admin", "address"), str(flaw))
+    if not config.access_log.path:
+        yield Finding(("accessLog", "path"), "is empty; stdout or a file is meant")
+    if config.redis is not None:
+        if not re.match(r"(?:rediss?|unix)://.", config.redis.url):
+            yield Finding(("redis", "url"), "must begin with redis://, rediss:// or unix://")
+        if config.redis.timeout == 0:
+            yield Finding(("redis", "timeout"), "must be longer than 0s")
+    if config.kubernetes.enabled:
+        yield warning(("kubernetes", "enabled"), "not served by this version: the API server is not watched")
+    yield from _check_limits(config.limits, ("limits",))
+
+
+def _check_limits(limits: Limits | LimitsOverride, path: Path) -> Iterator[Finding]:
+    for key, size in (("maxHeaderBytes", limits.max_header_bytes), ("maxRequestLine", limits.max_request_line)):
+        if size is not None and not _SMALLEST_HEAD <= size <= _LARGEST_HEAD:
+            yield Finding((*path, key), f"{size} is out of range; from 256 bytes to 1MiB")
+
+
+def _check_listeners(listeners: tuple[Listener, ...]) -> Iterator[Finding]:
+    yield from _check_each("listeners", listeners, _check_listener)
+    shared: dict[str, list[tuple[int, Listener]]] = {}
+    wild: dict[int, tuple[str, str]] = {}
+    for number, listener in enumerate(listeners):
+        try:
+            host, port, address = bind_address(listener)
+        except ValueError:
+            continue
+        shared.setdefault(address, []).append((number, listener))
+        if host in ("::", "0.0.0.0") and port:
+            first_host, first_name = wild.setdefault(port, (host, listener.name))
+            if first_host != host:
+                yield Finding(("listeners", number), f"{address} overlaps the address of listener '{first_name}'")
+    for address, sharers in shared.items():
+        yield from _check_sharers(address, sharers)
+
+
+def _check_sharers(address: str, sharers: list[tuple[int, Listener]]) -> Iterator[Finding]:
+    _, first = sharers[0]
+    hostnames = {normal_hostname(first.hostname): first.name}
+    for number, listener in sharers[1:]:
+        path = ("listeners", number)
+        if listener.protocol != first.protocol and {listener.protocol, first.protocol} != {"HTTPS", "TLS"}:
+            yield Finding((*path, "protocol"), f"listener '{first.name}' on {address} has protocol {first.protocol}")
+        if listener.proxy_protocol != first.proxy_protocol:
+            yield Finding((*path, "proxyProtocol"), f"listener '{first.name}' on {address} has {first.proxy_protocol}")
+        hostname = normal_hostname(listener.hostname)
+        if hostname in hostnames:
+            shown = f"hostname '{hostname}'" if hostname else "no hostname"
+            yield Finding((*path, "hostname"), f"listener '{hostnames[hostname]}' on {address} has {shown} too")
+        hostnames[hostname] = listener.name
+
+
+def _check_listener(listener: Listener, path: Path) -> Iterator[Finding]:
+    if (listener.port is None) == (listener.address is None):
+        yield Finding(path, "needs either port or address")
+    elif listener.address is not None:
+        try:
+            parse_bind(listener.address)
+        except ValueError as flaw:
+            yield Finding((*path, "address"), str(flaw))
+    if listener.hostname:
+        if flaw_text := hostname_flaw(listener.hostname):
+            yield Finding((*path, "hostname"), flaw_text)
+        if listener.protocol == "TCP":
+            yield Finding((*path, "hostname"), "a TCP listener sees no host name")
+    yield from _check_listener_tls(listener, path)
+    if listener.limits is not None:
+        yield from _check_limits(listener.limits, (*path, "limits"))
+    if gap := listener_gap(listener):
+        yield warning((*path, "protocol"), gap)
+
+
+def _check_listener_tls(listener: Listener, path: Path) -> Iterator[Finding]:
+    tls = listener.tls
+    if listener.protocol == "HTTPS" and (tls is None or not tls.certificates):
+        yield Finding(path, "an HTTPS listener needs tls with certificates")
+    if tls is None:
+        return
+    if listener.protocol in ("HTTP", "TCP"):
+        yield Finding((*path, "tls"), f"a listener of protocol {listener.protocol} has no tls; HTTPS or TLS is meant")
+    client = tls.client_certificate
+    if client is not None and client.mode != "off" and not client.ca:
+        yield Finding((*path, "tls", "clientCertificate"), f"mode {client.mode} needs 'ca'")
+
+
+def _check_cluster(cluster: Cluster, path: Path) -> Iterator[Finding]:
+    seen: dict[tuple[str, int], int] = {}
+    for number, entry in enumerate(cluster.endpoints):
+        at: Path = (*path, "endpoints", number, "address") if isinstance(entry, EndpointSpec) else (*path, "endpoints", number)
+        try:
+            host, port, _ = parse_endpoint(entry.address if isinstance(entry, EndpointSpec) else entry)
+        except ValueError as flaw:
+            yield Finding(at, str(flaw))
+            continue
+        if (host, port) in seen:
+            yield warning(at, f"the same endpoint as endpoints[{seen[host, port]}]; it counts once")
+        seen.setdefault((host, port), number)
+    if not cluster.endpoints:
+        yield warning(path, "has no endpoints; its requests are answered 503")
+    for key, duration in (("connectTimeout", cluster.connect_timeout), ("idleTimeout", cluster.idle_timeout)):
+        if duration == 0:
+            yield Finding((*path, key), "must be longer than 0s")
+    yield from _check_balancing(cluster, (*path, "loadBalancing"))
+    if cluster.tls is not None:
+        for number, name in enumerate(cluster.tls.subject_alt_names):
+            if flaw_text := hostname_flaw(name):
+                yield Finding((*path, "tls", "subjectAltNames", number), flaw_text)
+    if gap := cluster_gap(cluster):
+        yield warning((*path, "tls" if cluster.tls is not None else "protocol"), gap)
+
+
+def _check_balancing(cluster: Cluster, path: Path) -> Iterator[Finding]:
+    policy, key = cluster.load_balancing.policy, cluster.load_balancing.key
+    if policy != "ConsistentHash":
+        if key:
+            yield warning((*path, "key"), f"policy {policy} uses no key")
+        return
+    if not key:
+        yield Finding(path, "ConsistentHash needs 'key': header:NAME, cookie:NAME, query:NAME or clientAddress")
+    elif flaw := _key_flaw(key, ("clientAddress",)):
+        yield Finding((*path, "key"), flaw)
+
+
+def _check_rate_limit(limit: RateLimit, path: Path) -> Iterator[Finding]:
+    if limit.limit.per == 0:
+        yield Finding((*path, "limit", "per"), "must be longer than 0s")
+    if not limit.key:
+        yield Finding((*path, "key"), "is empty; to count all requests together, write [constant]")
+    for number, key in enumerate(limit.key):
+        if flaw := _key_flaw(key, _RATE_KEYS):
+            yield Finding((*path, "key", number), flaw)
+
+
+def _key_flaw(key: str, plain: tuple[str, ...]) -> str | None:
+    kind, colon, name = key.partition(":")
+    if key in plain or (kind in _KEYED and colon and TOKEN.fullmatch(name)):
+        return None
+    known = [f"{kind}:NAME" for kind in _KEYED]
+    return f"'{key}' is not a key; one of {', '.join([*plain, *known])}"
