@@ -13,3 +13,11 @@ bench: build ## side by side with nginx, HAProxy and Envoy; CELLS= ROUNDS= SECON
 .PHONY: bench-quick
 bench-quick: build ## the main cell alone, in half a minute
 	@$(BIN)/python -m perf bench --cells get40 --rounds 5 --seconds 1 --no-latency
+
+.PHONY: profile
+profile: build ## where the worker's time goes, by symbol; CELL=get40 GATEWAY=isthmus
+	@$(BIN)/python -m perf profile $(if $(CELL),--cell $(CELL)) $(if $(GATEWAY),--gateway $(GATEWAY)) $(PROFILE)
+
+.PHONY: callgrind
+callgrind: build ## instructions per request in user space; CELL=get40 GATEWAY=isthmus
+	@$(BIN)/python -m perf callgrind $(if $(CELL),--cell $(CELL)) $(if $(GATEWAY),--gateway $(GATEWAY)) $(CALLGRIND)

@@ -2,10 +2,10 @@
 
 import sys
 
-from perf import bench
+from perf import bench, profiler
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if arguments[:1] == ["bench"]:
-        arguments = arguments[1:]
-    sys.exit(bench.main(arguments))
+    verb, arguments = "bench", sys.argv[1:]
+    if arguments and arguments[0] in ("bench", "profile", "callgrind"):
+        verb, arguments = arguments[0], arguments[1:]
+    sys.exit(bench.main(arguments) if verb == "bench" else profiler.main(verb, arguments))

@@ -3,6 +3,7 @@
 import http.client
 import string
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
@@ -113,8 +114,10 @@ def start_gateway(
     config: Path | None = None,
     label: str = "",
     ports: tuple[int, int] | None = None,
+    wrap: Sequence[str] = (),
 ) -> Gateway:
-    """Starts a gateway on its core and waits until it forwards. `config`, made for `ports`, takes the place of ours in peers/."""
+    """Starts a gateway on its core and waits until it forwards. `config`, made for `ports`, takes the place of ours in peers/.
+    `wrap` stands before the command."""
     run, label = children.run, label or name
     port, admin = ports or tuple(free_ports(2))
     values = {"port": port, "admin": admin, "origin": origin.port, "upload": origin.upload_port, "run": run, "files": raise_files()}
@@ -135,7 +138,7 @@ def start_gateway(
             "haproxy": [path, "-db", "-f", str(config)],
             "envoy": [path, "--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c", str(config)],
         }[name]
-    child = children.start(argv, cores.gateway, label)
+    child = children.start([*wrap, *argv], cores.gateway, label)
     gateway = Gateway(name, port, admin, child, label, config)
     wait_for(child, port, run, label)
     return gateway

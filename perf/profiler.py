@@ -1,0 +1,175 @@
+"""Where the time goes: `profile` samples a gateway's worker with perf, `callgrind` counts its instructions per request.
+
+Both run one gateway under the traffic of one cell. perf says how user and kernel share the time and which functions take it;
+callgrind counts only user space, but so exactly that a change of one per cent can be told from noise.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from perf import machine
+from perf.bench import on_signal, say, workshop
+from perf.cells import COLUMNS, TRAFFIC, Cell
+from perf.children import Children, cpu_time, process_tree
+from perf.gateways import OURS, Gateway, Origin, start_gateway
+from perf.load import Load, loadgen_argv, parse_loadgen, run_loadgen
+from perf.machine import Cores
+
+
+def cell_argv(cell: Cell, port: int, seconds: float, connections: int = 0) -> list[str]:
+    return loadgen_argv(
+        port, seconds=seconds, connections=connections or cell.connections, path=cell.path, upload=cell.upload, close=cell.close
+    )
+
+
+def busiest(root: int) -> int:
+    """The process of a tree that has used most CPU time: the worker, once it has served."""
+    return max(process_tree(root), key=lambda pid: sum(own_ns(pid)))
+
+
+def own_ns(pid: int) -> list[int]:
+    return [int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir()]
+
+
+def report(tool: str, data: Path, sort: str, lines: int) -> list[str]:
+    """Lines of a perf report, without its head."""
+    argv = [tool, "report", "-i", str(data), "--stdio", "--no-children", "--sort", sort, "-q"]
+    out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120).stdout
+    return [line.rstrip() for line in out.splitlines() if line.strip()][:lines]
+
+
+def split(lines: Sequence[str]) -> tuple[float, float]:
+    """User and kernel percentages from a report sorted by shared object."""
+    user = kernel = 0.0
+    for line in lines:
+        found = re.match(r"\s*([\d.]+)%\s+(\S+)", line)
+        if found:
+            share = float(found.group(1))
+            if found.group(2) in ("[kernel.kallsyms]", "[kernel]", "[guest.kernel.kallsyms]") or found.group(2).startswith("[k"):
+                kernel += share
+            else:
+                user += share
+    return user, kernel
+
+
+def profile(children: Children, cores: Cores, gateway: Gateway, cell: Cell, options: argparse.Namespace) -> None:
+    tool = machine.find_tool("perf")
+    if tool is None:
+        raise RuntimeError(machine.missing_line("perf"))
+    run_loadgen(children, cores.load, cell_argv(cell, gateway.port, 1), 1)
+    pid, seconds = busiest(gateway.pid), options.seconds
+    data = children.run / "perf.data"
+    before = cpu_time(gateway.pid)
+    load = children.start(cell_argv(cell, gateway.port, seconds), cores.load, "loadgen", answer=True)
+    record = children.start(
+        [tool, "record", "-q", "-F", "4999", "-o", str(data), "-p", str(pid), "--", "sleep", str(seconds)], cores.load, "perf"
+    )
+    children.finish(record, seconds + 30)
+    seen = parse_loadgen(children.finish(load, seconds + 30))
+    user_us, system_us = cpu_time(gateway.pid).since(before)
+    if not data.exists():
+        raise RuntimeError(f"perf recorded nothing: {(children.run / 'perf.out').read_text().strip()}")
+    user, kernel = split(report(tool, data, "dso", 1000))
+    cost = (user_us + system_us) / max(1, seen.done)
+    say(f"\n{seen.done:,} requests, {seen.errors} errors, {cost:.2f} us of CPU each: {user:.1f} % user, {kernel:.1f} % kernel\n")
+    say("shared objects")
+    say("\n".join(report(tool, data, "dso", 15)))
+    functions = report(tool, data, "dso,symbol", 2000)
+    for title, mark in (("user space", "[.]"), ("kernel", "[k]")):
+        say(f"\n{title}: share of all, us per request, function")
+        for line in [line for line in functions if mark in line][: options.lines]:
+            share, _, rest = line.strip().partition("%")
+            say(f"{float(share):6.2f} % {float(share) * cost / 100:6.3f}  {' '.join(rest.split())}")
+    if options.keep:
+        shutil.copy(data, options.keep)
+        say(f"\n{options.keep}")
+
+
+def totals(annotated: str) -> int:
+    """Instructions in all, from callgrind_annotate's report."""
+    found = re.search(r"^\s*([\d,]+)\s+(?:\([\d. ]+%\)\s+)?PROGRAM TOTALS", annotated, re.M)
+    if not found:
+        raise ValueError("callgrind counted nothing")
+    return int(found.group(1).replace(",", ""))
+
+
+def dumps_of(run: Path, pid: int) -> list[Path]:
+    return sorted(run.glob(f"callgrind.{pid}.*"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def control(pid: int, *argv: str) -> None:
+    done = subprocess.run(["callgrind_control", *argv, str(pid)], capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode:
+        raise RuntimeError(f"callgrind_control {' '.join(argv)}: {done.stdout}{done.stderr}")
+
+
+def callgrind(children: Children, cores: Cores, gateway: Gateway, cell: Cell, options: argparse.Namespace) -> None:
+    """Counts while the cell's traffic runs, in the worker alone; what is fixed per turn of the loop is in it as well."""
+    run = children.run
+    run_loadgen(children, cores.load, cell_argv(cell, gateway.port, 2, options.connections), 2)
+    pid = busiest(gateway.pid)
+    control(pid, "-z")
+    control(pid, "-i", "on")
+    seconds = options.seconds
+    load: Load = run_loadgen(children, cores.load, cell_argv(cell, gateway.port, seconds, options.connections), seconds)
+    control(pid, "-i", "off")
+    before = set(dumps_of(run, pid))
+    control(pid, "-d")
+    new = [path for path in dumps_of(run, pid) if path not in before]
+    if not new:
+        raise RuntimeError("callgrind dumped nothing")
+    argv = ["callgrind_annotate", "--threshold=95", str(new[-1])]
+    out = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=True).stdout
+    done = max(1, load.done)
+    say(f"\n{gateway.name}: {totals(out) / done:,.0f} instructions for each of {load.done:,} requests; {load.errors} errors\n")
+    shown = 0
+    for line in out.splitlines():
+        found = re.match(r"\s*([\d,]+)\s+\(\s*([\d.]+)%\)\s+(\S.*)", line)
+        if found and "PROGRAM TOTALS" not in line and shown < options.lines:
+            each = int(found.group(1).replace(",", "")) / done
+            say(f"{float(found.group(2)):6.2f} % {each:8.1f}  {found.group(3)}")
+            shown += 1
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"python -m perf {verb}", description=__doc__)
+    parser.add_argument("--cell", choices=sorted(TRAFFIC), default="get40")
+    parser.add_argument("--gateway", choices=COLUMNS, default=OURS)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--lines", type=int, default=30, help="functions in a list (30)")
+    parser.add_argument("--connections", type=int, default=0, help="callgrind: connections (those of the cell)")
+    parser.add_argument("--keep", help="profile: copy perf's data to this path")
+    options = parser.parse_args(argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    machine.raise_files()
+    cores = Cores.choose(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores.load})
+    wrap: list[str] = []
+    with workshop() as run, Children(run) as children:
+        if verb == "callgrind":
+            valgrind = machine.find_tool("valgrind")
+            if valgrind is None:
+                raise SystemExit(machine.missing_line("valgrind"))
+            wrap = [
+                valgrind,
+                "--tool=callgrind",
+                "--instr-atstart=no",
+                "--trace-children=yes",
+                f"--callgrind-out-file={run}/callgrind.%p",
+            ]
+        try:
+            origin = Origin.start(children, cores.origin)
+            gateway = start_gateway(children, cores, options.gateway, origin, wrap=wrap)
+            (callgrind if verb == "callgrind" else profile)(children, cores, gateway, TRAFFIC[options.cell], options)
+        except (RuntimeError, ValueError, TimeoutError, subprocess.SubprocessError) as error:
+            print(f"{verb}: {error}", file=sys.stderr)
+            return 1
+    return 0

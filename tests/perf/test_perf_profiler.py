@@ -1,0 +1,19 @@
+"""What perf and callgrind print is read rightly."""
+
+import pytest
+
+from perf.profiler import split, totals
+
+
+def test_the_kernel_share_is_told_from_user_space() -> None:
+    lines = ["    75.81%  [kernel.kallsyms]", "    20.18%  engine.cpython-311.so", "     3.95%  libc.so.6", "     0.05%  [vdso]"]
+    user, kernel = split(lines)
+    assert round(user, 2) == 24.18 and kernel == 75.81
+
+
+def test_instructions_of_a_dump() -> None:
+    report = "Ir                  file:function\n178,904,001 (100.0%)  PROGRAM TOTALS\n  8,000 ( 8.04%)  ???:parse\n"
+    assert totals(report) == 178904001
+    assert totals("1,234  PROGRAM TOTALS\n") == 1234
+    with pytest.raises(ValueError, match="counted nothing"):
+        totals("no dump at all")
