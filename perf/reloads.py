@@ -14,8 +14,8 @@ from perf.load import Load, loadgen_argv, parse_loadgen
 from perf.routes import write_config
 
 # Longest turn of a worker's loop since the last scrape, and what the last swap cost it; both in seconds.
-LAG = re.compile(r"^gw_\w*loop_lag\w*(?:\{[^}]*\})? (\S+)$", re.M)
-SWAP = re.compile(r"^gw_\w*swap\w*(?:\{[^}]*\})? (\S+)$", re.M)
+LAG = re.compile(r"^isthmus_worker_loop_lag_seconds(?:\{[^}]*\})? (\S+)$", re.M)
+SWAP = re.compile(r"^isthmus_worker_swap_seconds(?:\{[^}]*\})? (\S+)$", re.M)
 
 
 @dataclass(slots=True)

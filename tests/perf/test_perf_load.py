@@ -1,7 +1,6 @@
 """What the load generators report is read rightly, and ours counts what it should against an origin that misbehaves on purpose."""
 
 import json
-import re
 import socket
 import subprocess
 import threading
@@ -13,7 +12,7 @@ import pytest
 
 from perf.idle import close_all, exchange_once, open_idle
 from perf.load import Load, build_loadgen, loadgen_argv, parse_loadgen, parse_wrk
-from perf.reloads import gauge_ms
+from perf.reloads import LAG, SWAP, gauge_ms
 from perf.routes import RULES, many_routes, targets_of, write_config, write_targets
 from perf.upload_origin import content_length, serve_once
 
@@ -54,9 +53,15 @@ def test_minutes_and_nothing() -> None:
 
 
 def test_gauges_of_several_workers() -> None:
-    text = '# HELP gw_loop_lag_seconds x\ngw_loop_lag_seconds{worker="0"} 0.0012\ngw_loop_lag_seconds{worker="1"} 0.0031\nother 7\n'
-    assert gauge_ms(re.compile(r"^gw_loop_lag_seconds(?:\{[^}]*\})? (\S+)$", re.M), text) == pytest.approx(3.1)
-    assert gauge_ms(re.compile(r"^gw_nothing (\S+)$", re.M), text) is None
+    text = """# HELP isthmus_worker_loop_lag_seconds Longest turn of the worker's loop lately.
+isthmus_worker_loop_lag_seconds{worker="0"} 0.0012
+isthmus_worker_loop_lag_seconds{worker="1"} 0.0031
+isthmus_worker_swap_seconds 0.0004
+isthmus_other 7
+"""
+    assert gauge_ms(LAG, text) == pytest.approx(3.1)
+    assert gauge_ms(SWAP, text) == pytest.approx(0.4)
+    assert gauge_ms(SWAP, "isthmus_other 7\n") is None
 
 
 def test_many_routes_have_a_target_each(tmp_path: Path) -> None:
