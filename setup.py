@@ -44,7 +44,7 @@ DIRECTIVES = {
     "boundscheck": CHECKED,
     "wraparound": False,
     "initializedcheck": CHECKED,
-    "nonecheck": CHECKED,
+    "nonecheck": False,
     "cdivision": True,
     "auto_pickle": False,
     "embedsignature": True,
