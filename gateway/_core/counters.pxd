@@ -51,7 +51,7 @@ cdef enum:
     DURATION_BUCKETS = 14  # upper bounds in counters.DURATION_BOUNDS_US, plus +Inf in the last
     SIZE_BUCKETS = 8       # upper bounds in counters.SIZE_BOUNDS, plus +Inf in the last
 
-cdef struct RequestSeries: # all words u64; one for each (listener, route, cluster, method, code)
+cdef struct RequestSeries:  # all words u64; one for each (listener, route, cluster, method, code)
     uint64_t state         # STATE_*
     uint64_t listener      # ids of snapshot names; 0 = none
     uint64_t route
@@ -118,7 +118,8 @@ cdef class Counters:
     cdef ClusterSeries *cluster(self, uint64_t id) noexcept nogil
     # Counts one finished exchange in a series.
     cdef void observe(self, RequestSeries *series, uint64_t duration_us, uint64_t bytes_in, uint64_t bytes_out) noexcept nogil
-    # Frees the series whose listener, route or cluster is in none of the arrays (0 always stays). Called at a swap.
+    # Frees the series whose listener, route or cluster is not among the n ids (0 always stays). Called at a swap. A cluster's series
+    # stays until its gauges are 0 as well, so that a cluster that drains may keep its pointer.
     cdef void retire(self, const uint64_t *ids, size_t n) noexcept
     cdef RequestSeries *claim_request(self, uint64_t listener, uint64_t route, uint64_t cluster, uint64_t method_code) noexcept nogil
     cdef void index_claims(self) noexcept nogil

@@ -293,6 +293,7 @@ cdef class Counters:
         cdef size_t i
         cdef uint64_t *known
         cdef RequestSeries *s
+        cdef ClusterSeries *c
         while size < n * 2:
             size <<= 1
         known = <uint64_t *> calloc(size, sizeof(uint64_t))
@@ -307,8 +308,12 @@ cdef class Counters:
                                                      and is_known(known, mask, s.listener)):
                 release(&s.state, SERIES_WORDS)
         for i in range(1, self.cluster_claims.used):
-            if self.clusters[i].state & 0xff == STATE_USED and not is_known(known, mask, self.clusters[i].cluster):
-                release(&self.clusters[i].state, CLUSTER_WORDS)
+            c = &self.clusters[i]
+            if c.state & 0xff != STATE_USED or is_known(known, mask, c.cluster):
+                continue
+            # A cluster that still drains counts its gauges down in its own series, and not in that of the next cluster.
+            if c.active == 0 and c.idle == 0 and c.connections == 0 and c.pending == 0:
+                release(&c.state, CLUSTER_WORDS)
         free(known)
         self.index_claims()
 

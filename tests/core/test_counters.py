@@ -2,6 +2,8 @@
 
 import mmap
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -194,6 +196,17 @@ def test_series_of_removed_names_go_away_and_the_others_stay(block):
     assert requests(block)[1, 10, 100, GET << 16 | 200][COUNT] == 2
 
 
+def test_the_series_of_a_cluster_that_drains_stays_until_it_has_drained(block):
+    probe = CountersProbe(block)
+    index = probe.cluster(100, connects=3, active=1)
+    probe.retire([])
+    assert [row[2] for row in read(block)[3][1:]] == [100]
+    assert probe.cluster(101) != index
+    assert probe.cluster(100, active=0) == index
+    probe.retire([101])
+    assert [row[2] for row in read(block)[3][1:]] == [101]
+
+
 def test_a_freed_series_is_used_again_from_zero_and_says_so(block):
     probe = CountersProbe(block)
     for route in range(SERIES_BUDGET):
@@ -225,6 +238,35 @@ def test_a_reader_never_takes_a_series_that_is_being_freed(block):
     at = block.find(struct.pack("<6Q", *row[1:7]))
     struct.pack_into("<Q", block, at, row[1] & ~0xFF)  # the first store of a release
     assert index not in [row[0] for row in read(block)[4]]
+
+
+def test_a_reader_in_another_process_never_sees_half_a_series(tmp_path):
+    """A worker claims and frees series as fast as it can; whatever is read has a key of one piece."""
+    path = tmp_path / "block"
+    path.write_bytes(bytes(counters.block_size()))
+    program = (
+        "import mmap, sys\n"
+        "from gateway._core.counters import CountersProbe\n"
+        "with open(sys.argv[1], 'r+b') as file:\n"
+        "    probe = CountersProbe(mmap.mmap(file.fileno(), 0))\n"
+        "for i in range(1, 60000):\n"
+        "    probe.request(i, i, i, 1, 200)\n"
+        "    if i % 20 == 0:\n"
+        "        probe.retire([])\n"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", program, str(path)])
+    try:
+        with path.open("rb") as file:
+            theirs = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        seen = 0
+        while worker.poll() is None:
+            for row in (read(theirs) or [[]])[-1][1:]:
+                assert row[2] == row[3] == row[4] and row[5] == GET << 16 | 200
+                seen += 1
+    finally:
+        worker.kill()
+        worker.wait()
+    assert worker.returncode == 0 and seen > 0
 
 
 # ---- the block of a worker that died ----
