@@ -16,11 +16,13 @@ cdef struct HeadLimits:
 cdef struct HeadParser:    # zeroed = at the start of a head
     uint32_t pos           # offset of the line in progress, counted from p
     uint32_t scan          # offset up to which that line was searched for its end
+    uint32_t fields        # offset of the first field line: what max_bytes is counted from
     uint8_t phase          # 0 before the start line, 1 in the fields
     uint8_t blank          # CRLFs skipped before the start line
 
 # > 0: that many bytes were the head, it is complete and validate has passed it. 0: needs more. < 0: a negated Fault.
-# On > 0 and on < 0 the parser is at its start again.
+# On > 0 and on < 0 the parser is at its start again. The block is cleared when a head begins. A response answers the same faults as a
+# request (the caller turns them into a 502); the name of what was wrong is kept for the log.
 cdef int h1_parse_request(HeadParser *parser, HeaderBlock head, const uint8_t *p, size_t n, const HeadLimits *limits) noexcept nogil
 cdef int h1_parse_response(HeadParser *parser, HeaderBlock head, const uint8_t *p, size_t n, const HeadLimits *limits,
                            uint8_t request_method) noexcept nogil

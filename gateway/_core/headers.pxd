@@ -5,7 +5,10 @@
 # Invariants: names in the store are lower case; first[t] is the index + 1 of the first live field with token t, 0 when none;
 #   fields keep the order of arrival, and dropped ones keep their place (order of same-name fields never changes, RFC 9110 §5.3).
 #
-#   store  | GET | /a/b?x=1 | host | example.com | accept | */* | ...      fields[i] -> (name, name_len) (value, value_len)
+# Fields that the parser or add put in are written to the store as whole lines, name ": " value CRLF, so that a run of fields is encoded
+# by one copy. That is only an arrangement: encoding looks at the bytes around a field before it relies on it.
+#
+#   store  | GET /a/b?x=1 | host: example.com CRLF | accept: */* CRLF | ...      fields[i] -> (name, name_len) (value, value_len)
 
 from gateway._core.types cimport Ref, Span, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -37,7 +40,7 @@ cdef class HeaderBlock:
     cdef uint32_t cap      # bytes of store allocated
     cdef Field *fields
     cdef uint32_t count    # fields in use, dropped ones included
-    cdef uint32_t capacity # fields allocated
+    cdef uint32_t capacity  # fields allocated
     cdef uint16_t first[64]  # by token: index + 1 of the first field that is not dropped
     # start line of a request
     cdef uint8_t method    # types.Method
@@ -63,23 +66,40 @@ cdef class HeaderBlock:
     cdef HeaderBlock new()
     # Forgets everything, keeps the memory (gives back what grew past 16 KiB).
     cdef void clear(self) noexcept nogil
-    # Copies n bytes to the end of the store. off of the result is 0xffffffff when memory is out.
+    # Copies n bytes to the end of the store. off of the result is 0xffffffff when memory is out. p may lie in the store itself.
     cdef Ref keep(self, const uint8_t *p, size_t n) noexcept nogil
+    cdef uint32_t offset_of(self, const uint8_t *p) noexcept nogil
+    cdef const uint8_t *place_of(self, uint32_t inside, const uint8_t *p) noexcept nogil
     # Makes room for n more bytes in the store; -1 when memory is out.
     cdef int reserve(self, size_t n) noexcept nogil
-    cdef Span borrow(self, Ref ref) noexcept nogil
-    cdef Span borrow_name(self, const Field *field) noexcept nogil
-    cdef Span borrow_value(self, const Field *field) noexcept nogil
+    cdef inline Span borrow(self, Ref ref) noexcept nogil:
+        cdef Span span
+        span.p = self.store + ref.off
+        span.n = ref.n
+        return span
+    cdef inline Span borrow_name(self, const Field *field) noexcept nogil:
+        cdef Span span
+        span.p = self.store + field.name
+        span.n = field.name_len
+        return span
+    cdef inline Span borrow_value(self, const Field *field) noexcept nogil:
+        cdef Span span
+        span.p = self.store + field.value
+        span.n = field.value_len
+        return span
     # First live field with the token or the lower-case name; NULL when there is none.
-    cdef Field *find(self, uint8_t token) noexcept nogil
+    cdef inline Field *find(self, uint8_t token) noexcept nogil:
+        return &self.fields[self.first[token] - 1] if self.first[token] else NULL
     cdef Field *find_name(self, const uint8_t *name, size_t n) noexcept nogil
     # The next live field of the same name after `after`; NULL when there is none.
     cdef Field *find_next(self, const Field *after) noexcept nogil
-    # Appends a field whose name is lower case already. 0, or -1 when memory is out.
+    # Appends a field whose name is lower case already. 0, or -1 when memory is out. Name and value may lie in the store itself.
     cdef int add(self, uint8_t token, const uint8_t *name, size_t name_len, const uint8_t *value, size_t value_len) noexcept nogil
     # The same for a field whose name and value are in the store already.
     cdef int add_stored(self, uint8_t token, uint32_t name, size_t name_len, uint32_t value, size_t value_len) noexcept nogil
-    # Marks every live field of that name FIELD_DROP.
+    # Marks one field FIELD_DROP.
+    cdef void drop_field(self, Field *field) noexcept nogil
+    # Marks every live field of that name FIELD_DROP. T_OTHER is no name: nothing is marked.
     cdef void drop(self, uint8_t token) noexcept nogil
     cdef void drop_name(self, const uint8_t *name, size_t n) noexcept nogil
     # drop and add in one: afterwards the name stands once. 0, or -1 when memory is out.
