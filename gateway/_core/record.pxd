@@ -23,18 +23,41 @@ cdef struct RecordFacts:   # spans are borrowed for the call
     Span request_id
     Span detail            # a fault's or failure's name; empty when all went well
 
+cdef struct RecordHead:    # what a record takes from the request's head, cut to its bounds
+    Span method
+    Span scheme
+    Span host
+    Span path
+    Span query
+    Span user_agent
+    Span referer
+
+cdef enum Format:
+    FORMAT_OFF = 0
+    FORMAT_JSON = 1
+    FORMAT_TEXT = 2
+
 cdef class LogBuffer:
     cdef uint8_t *bytes_   # the batch
     cdef size_t used
     cdef size_t cap
     cdef size_t max_bytes  # beyond this, records are dropped
-    cdef uint8_t format    # 0 off, 1 json, 2 text
+    cdef uint8_t format    # Format
     cdef uint32_t sample   # share of successful requests logged, in 1/65536; failures always are
     cdef uint64_t seed
     cdef uint64_t dropped
+    cdef uint64_t second   # since the epoch: the second whose text is cached, 0 = none
+    cdef uint8_t second_text[32]
+    cdef uint32_t second_n
 
     @staticmethod
     cdef LogBuffer new()
     # One record; request may be empty when its head never parsed. 0, or -1 when it was dropped.
     cdef int write(self, const RecordFacts *facts, HeaderBlock request) noexcept nogil
+    # The batch, whole lines; the buffer is empty afterwards.
     cdef bytes take(self)
+    cdef bint is_sampled(self, const RecordFacts *facts) noexcept nogil
+    cdef uint8_t *write_json(self, uint8_t *o, const RecordFacts *facts, const RecordHead *head) noexcept nogil
+    cdef uint8_t *write_text(self, uint8_t *o, const RecordFacts *facts, const RecordHead *head) noexcept nogil
+    cdef int reserve(self, size_t n) noexcept nogil
+    cdef uint8_t *put_second(self, uint8_t *o, uint64_t wall_us) noexcept nogil
