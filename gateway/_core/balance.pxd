@@ -32,6 +32,7 @@ cdef class Balancer:
     cdef uint32_t table_n
     cdef uint64_t *sums    # running sums of the weights, for weighted draws
     cdef uint32_t cursor   # round robin's next place while all weights are equal
+    cdef uint64_t phase    # round robin's place in the sum of many unequal weights, as a fraction of 2^64
     cdef bint is_uniform   # all weights are equal
     cdef uint32_t outlier_errors
     cdef uint32_t outlier_ejection_ms
@@ -58,6 +59,7 @@ cdef class Balancer:
     cdef int pick_least(self, const uint32_t *tried, uint32_t tried_n, uint64_t now_ms, int level) noexcept nogil
     cdef int pick_hashed(self, uint64_t key, const uint32_t *tried, uint32_t tried_n, uint64_t now_ms, int level) noexcept nogil
     cdef uint32_t draw(self) noexcept nogil
+    cdef uint32_t holder_of(self, uint64_t at) noexcept nogil
     cdef int rebuild_table(self) noexcept nogil
 
 # 64-bit hash of bytes, for keys and addresses; equal on every machine.

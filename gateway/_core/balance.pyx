@@ -20,6 +20,7 @@ cdef enum:
 
 cdef enum:
     DRAWS = 4              # random draws before a scan of all candidates
+    SCAN = 64              # more endpoints of unequal weights than this, and round robin does not look at each of them for a pick
     WALK = 128             # table entries that a hashed pick looks at before it scans the candidates
     MAX_DOUBLINGS = 5      # an ejection lasts at most 32 times the first one
 
@@ -199,6 +200,7 @@ cdef class Balancer:
         self.sums = sums
         self.n = n
         self.cursor = below(&self.seed, n) if n else 0
+        self.phase = next_random(&self.seed)
         if self.policy == CONSISTENT_HASH and self.rebuild_table() != 0:
             return -1
         return 0
@@ -263,16 +265,11 @@ cdef class Balancer:
         self.table_n = size
         return 0
 
-    cdef uint32_t draw(self) noexcept nogil:
-        # Any candidate, by weight; the sum of the weights is not 0.
-        cdef uint64_t at
+    cdef uint32_t holder_of(self, uint64_t at) noexcept nogil:
+        # The candidate whose part of the summed weights contains `at`, which is under the whole sum.
         cdef uint32_t low = 0
-        cdef uint32_t high
+        cdef uint32_t high = self.n - 1
         cdef uint32_t middle
-        if self.is_uniform:
-            return below(&self.seed, self.n)
-        at = next_random(&self.seed) % self.sums[self.n - 1]
-        high = self.n - 1
         while low < high:
             middle = (low + high) >> 1
             if self.sums[middle] > at:
@@ -280,6 +277,12 @@ cdef class Balancer:
             else:
                 low = middle + 1
         return low
+
+    cdef uint32_t draw(self) noexcept nogil:
+        # Any candidate, by weight; the sum of the weights is not 0.
+        if self.is_uniform:
+            return below(&self.seed, self.n)
+        return self.holder_of(next_random(&self.seed) % self.sums[self.n - 1])
 
     cdef bint is_eligible(self, uint32_t index, const uint32_t *tried, uint32_t tried_n, uint64_t now_ms, int level) noexcept nogil:
         cdef Candidate *c = &self.candidates[index]
@@ -301,6 +304,13 @@ cdef class Balancer:
             # its neighbour, which would get twice its share.
             i = self.cursor
             self.cursor = i + 1 if i + 1 < self.n else 0
+            if self.is_eligible(i, tried, tried_n, now_ms, level):
+                return <int> i
+        elif self.n > SCAN:
+            # Steps of the golden ratio through the sum of the weights: every endpoint's turns are spread nearly evenly, for the
+            # price of a binary search. 2^-53 of the upper 53 bits is the fraction; it is under 1.
+            self.phase += <uint64_t> 0x9e3779b97f4a7c15
+            i = self.holder_of(<uint64_t> (<double> (self.phase >> 11) * 1.1102230246251565e-16 * <double> self.sums[self.n - 1]))
             if self.is_eligible(i, tried, tried_n, now_ms, level):
                 return <int> i
         for i in range(self.n):

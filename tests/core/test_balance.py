@@ -47,6 +47,23 @@ def test_round_robin_is_smooth():
     assert picks(balancer(ROUND_ROBIN, [5, 1, 1]), 7) == [0, 0, 1, 0, 2, 0, 0]
 
 
+def test_round_robin_is_nearly_smooth_for_many_endpoints_too():
+    weights = [1, 2, 5] * 100
+    probe = balancer(ROUND_ROBIN, weights)
+    rounds = [Counter(picks(probe, sum(weights))) for _ in range(20)]
+    for index, weight in enumerate(weights):
+        assert all(abs(counts[index] - weight) <= 2 for counts in rounds)
+        assert abs(sum(counts[index] for counts in rounds) - 20 * weight) <= 3
+
+
+def test_a_dead_endpoint_among_many_gives_its_turns_to_all():
+    probe = balancer(ROUND_ROBIN, [1, 2] * 50)
+    probe.set(7, is_up=False)
+    counts = Counter(picks(probe, 14800))
+    assert counts[7] == 0
+    assert all(abs(counts[i] - 100 * (1 + i % 2)) <= 15 for i in range(100) if i != 7)
+
+
 def test_equal_weights_rotate():
     order = picks(balancer(ROUND_ROBIN, [7, 7, 7, 7]), 12)
     assert sorted(order[:4]) == [0, 1, 2, 3]
