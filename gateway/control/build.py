@@ -26,6 +26,7 @@ from gateway.model.route import (
     HTTPRouteMatch,
     HTTPRouteRule,
     PathModifier,
+    asks_for,
 )
 from gateway.model.served import cluster_gap, filter_gap, listener_gap, route_gap
 
@@ -251,9 +252,7 @@ def build(config: Config) -> Model:
     ports = _build_ports(specs)
     port_numbers = {port.address: number for number, port in enumerate(ports)}
     listeners = tuple(_build_listener(spec, port_numbers, config.limits) for spec in specs)
-    clusters = tuple(
-        _build_cluster(spec) for spec in sorted(config.clusters, key=lambda spec: spec.name) if not cluster_gap(spec)
-    )
+    clusters = tuple(_build_cluster(spec) for spec in sorted(config.clusters, key=lambda spec: spec.name) if not cluster_gap(spec))
     cluster_numbers = {cluster.name: number for number, cluster in enumerate(clusters)}
     routes = tuple(
         _build_route(spec, listeners, cluster_numbers)
@@ -343,22 +342,12 @@ def _attach(spec: HTTPRoute, listeners: tuple[Listener, ...]) -> tuple[Attachmen
     wanted = [normal_hostname(name) for name in spec.hostnames] or [""]
     attachments = []
     for number, listener in enumerate(listeners):
-        if not _is_wanted(spec, listener):
+        if not asks_for(spec, listener.name, listener.port_number):
             continue
         shared = {both for name in wanted if (both := intersect_hostnames(listener.hostname, name)) is not None}
         if shared:
             attachments.append(Attachment(listener=number, hostnames=tuple(sorted(shared))))
     return tuple(attachments)
-
-
-def _is_wanted(spec: HTTPRoute, listener: Listener) -> bool:
-    if spec.listeners:
-        return listener.name in spec.listeners
-    if spec.parent_refs:
-        return any(
-            ref.section_name in (None, listener.name) and ref.port in (None, listener.port_number) for ref in spec.parent_refs
-        )
-    return True
 
 
 def _build_rule(spec: HTTPRouteRule, number: int, clusters: dict[str, int]) -> Rule:
@@ -410,9 +399,7 @@ def _build_match(spec: HTTPRouteMatch) -> Match:
         headers.setdefault(name, ValueMatch(name, header.value, header.type == "RegularExpression"))
     query: dict[str, ValueMatch] = {}
     for parameter in spec.query_params:
-        query.setdefault(
-            parameter.name, ValueMatch(parameter.name, parameter.value, parameter.type == "RegularExpression")
-        )
+        query.setdefault(parameter.name, ValueMatch(parameter.name, parameter.value, parameter.type == "RegularExpression"))
     return Match(
         path_type=spec.path.type,
         path=path,

@@ -35,6 +35,7 @@ from gateway.model.route import (
     Route,
     TLSRoute,
     TLSRouteRule,
+    asks_for,
 )
 from gateway.model.served import filter_gap, route_gap
 
@@ -97,24 +98,18 @@ def _check_attachment(route: Route, config: Config, path: Path) -> Iterator[Find
         if ref.section_name is not None and ref.section_name not in listeners:
             at: Path = (*path, "parentRefs", number, "sectionName")
             yield Finding(at, _absent("listener", ref.section_name, listeners), drops=False)
-    candidates = [listener for listener in config.listeners if listener.protocol in protocols and is_wanted(route, listener)]
+    candidates = [listener for listener in config.listeners if listener.protocol in protocols and _is_wanted(route, listener)]
     if candidates and not any(_shares_host(route, listener) for listener in candidates):
         yield warning((*path, "hostnames"), "none of its listeners takes any of these hosts, so nothing reaches it")
     elif not candidates and (config.listeners or isinstance(route, TLSRoute)):
         yield warning(path, f"attaches to no listener: there is none of protocol {' or '.join(protocols)} that it names")
 
 
-def is_wanted(route: Route, listener: Listener) -> bool:
-    """Whether the route asks for this listener: by name, by parentRef, or by asking for none in particular."""
-    if route.listeners:
-        return listener.name in route.listeners
-    if not route.parent_refs:
-        return True
+def _is_wanted(route: Route, listener: Listener) -> bool:
     try:
-        _, port, _ = bind_address(listener)
+        return asks_for(route, listener.name, bind_address(listener)[1])
     except ValueError:
         return False
-    return any(ref.section_name in (None, listener.name) and ref.port in (None, port) for ref in route.parent_refs)
 
 
 def _shares_host(route: Route, listener: Listener) -> bool:

@@ -73,8 +73,16 @@ LISTS = ("listeners", "routes", "rateLimits", "clusters")
 
 
 def redact(config: Config) -> dict[str, Any]:
-    """The configuration as plain values for the admin port, without secrets. Keys that have their default are left out."""
-    plain: dict[str, Any] = msgspec.to_builtins(config, enc_hook=encode_hook)
+    """The configuration in force as plain values for the admin port: defaults filled in, what is empty left out, no secrets."""
+    plain: dict[str, Any] = _without_empty(msgspec.to_builtins(config, enc_hook=encode_hook))
     if config.redis is not None:
         plain["redis"]["url"] = redact_url(config.redis.url)
     return plain
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_empty(item) for key, item in value.items() if item is not None and item != "" and item != ()}
+    if isinstance(value, tuple | list):
+        return [_without_empty(item) for item in value]
+    return value

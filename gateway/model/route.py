@@ -372,3 +372,12 @@ ROUTE_KINDS: dict[str, type[HTTPRoute] | type[GRPCRoute] | type[TLSRoute]] = {
     "GRPCRoute": GRPCRoute,
     "TLSRoute": TLSRoute,
 }
+
+
+def asks_for(route: Route, listener: str, port: int) -> bool:
+    """Whether the route wants the listener of this name and port: by name, by parentRef, or by asking for none in particular."""
+    if route.listeners:
+        return listener in route.listeners
+    if route.parent_refs:
+        return any(ref.section_name in (None, listener) and ref.port in (None, port) for ref in route.parent_refs)
+    return True

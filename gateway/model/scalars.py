@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """Base of every struct of the configuration: frozen, camelCase outside, unknown keys refused."""
 
 

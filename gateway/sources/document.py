@@ -84,7 +84,9 @@ def _parse_yaml(text: str, source: str) -> list[Document]:
         return reader.documents()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        message = ", ".join(part for part in (error.context, error.problem) if part) or "cannot be read"
+        began = error.context_mark
+        context = f"{error.context} that begins at line {began.line + 1}" if error.context and began else error.context
+        message = ", ".join(part for part in (context, error.problem) if part) or "cannot be read"
         raise SyntaxFlaw(f"YAML: {message}", *((mark.line + 1, mark.column + 1) if mark else (0, 0))) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 0

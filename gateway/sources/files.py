@@ -91,7 +91,7 @@ def load(path: Path) -> Loaded:
 def config_files(path: Path) -> list[tuple[Path, Path]]:
     """(name to show, file to open) of every configuration file of a directory, in order. OSError when it cannot be listed."""
     link = path / _DATA_LINK
-    base = link.resolve(strict=True) if link.is_symlink() else None
+    base = Path(os.path.realpath(link, strict=True)) if link.is_symlink() else None
     files = []
     for name in sorted(os.listdir(path)):
         if name.startswith(".") or not name.lower().endswith(SUFFIXES):
@@ -150,9 +150,7 @@ def _parse(text: _Text) -> tuple[list[Document], Problem | None]:
         return parse(decoded, source, is_json=text.name.suffix.lower() == ".json"), None
     except SyntaxFlaw as refusal:
         flaw = refusal.flaw
-        return [], Problem(
-            severity="error", fatal=True, source=source, line=flaw.line, column=flaw.column, message=flaw.message
-        )
+        return [], Problem(severity="error", fatal=True, source=source, line=flaw.line, column=flaw.column, message=flaw.message)
 
 
 def _assemble(merged: Merged) -> tuple[Config | None, list[Problem]]:

@@ -43,12 +43,12 @@ def fingerprint(path: Path) -> Fingerprint:
 
 def _file_mark(shown: Path, real: Path) -> tuple[str, ...]:
     try:
-        target = real.resolve()
-        status = target.stat()
+        target = os.path.realpath(real)
+        status = os.stat(target)
     except OSError as error:
         return (str(shown), type(error).__name__)
     numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return (str(shown), str(target), *map(str, numbers))
+    return (str(shown), target, *map(str, numbers))
 
 
 async def _changes(path: Path, known: Fingerprint, hold_off: float, look_interval: float) -> AsyncGenerator[None, None]:
@@ -103,12 +103,11 @@ async def _looks(path: Path, look_interval: float) -> AsyncGenerator[None, None]
 
 def _watched(path: Path) -> list[Path]:
     """The directories in which a change of the path shows: those of its names and of what they lead to."""
-    wanted = {path.parent}
-    with contextlib.suppress(OSError):
-        wanted.add(path.resolve().parent)
-        if path.is_dir():
-            wanted.add(path)
-            wanted.update(real.resolve().parent for _, real in config_files(path))
+    wanted = {path.parent, Path(os.path.realpath(path)).parent}
+    if path.is_dir():
+        wanted.add(path)
+        with contextlib.suppress(OSError):
+            wanted.update(Path(os.path.realpath(real)).parent for _, real in config_files(path))
     existing = sorted(directory for directory in wanted if os.path.isdir(directory))
     if not existing:
         raise FileNotFoundError(path)
