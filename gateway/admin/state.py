@@ -1,0 +1,44 @@
+"""What the admin port shows: the questions that it asks of the supervisor, which answers them from what it already has."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+Row = dict[str, Any]
+
+
+class State(Protocol):
+    """Implemented by the supervisor. Every answer is plain values that JSON can carry."""
+
+    def is_live(self) -> bool:
+        """Whether this process does its work; a false answer makes the node restart it."""
+
+    def unready_reason(self) -> str:
+        """Why no traffic should come now; empty when it may."""
+
+    async def metrics(self) -> bytes:
+        """The Prometheus text exposition."""
+
+    def config(self) -> Row:
+        """The configuration in use, without secrets."""
+
+    def problems(self) -> Row:
+        """What is wrong with the sources now, and whether the last load was applied."""
+
+    def snapshot(self) -> Row:
+        """What the compiled snapshot in use consists of."""
+
+    async def clusters(self) -> list[Row]:
+        """Clusters with their endpoints, over all workers."""
+
+    async def connections(self, limit: int) -> list[Row]:
+        """Live downstream connections of all workers."""
+
+    def log_level(self) -> str:
+        """The level in use."""
+
+    def set_log_level(self, level: str) -> None:
+        """Sets it here and in every worker."""
+
+    async def stats(self) -> Row:
+        """The live numbers of the dashboard and of `isthmus top`."""

@@ -1,0 +1,130 @@
+"""Sources to snapshot: load, build, compile, and hand over what changed; a load that cannot be used leaves the last good one.
+
+The work runs in a thread, so that the admin port answers while ten thousand routes compile. Loads never overlap: a change that
+comes during one is found by the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.control.build import Model, build
+from gateway.control.compile import Compiled, compile_model
+from gateway.model.config import Config
+from gateway.model.problem import Problem
+from gateway.sources import files
+
+log = logging.getLogger("gateway.control")
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One applied configuration."""
+
+    number: int
+    config: Config
+    model: Model
+    compiled: Compiled
+    applied_at: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one look at the sources came to. `revision` is None when nothing of it can be used, or nothing has changed."""
+
+    problems: list[Problem]
+    revision: Revision | None
+    is_fatal: bool
+
+
+Apply = Callable[[Revision], list[Problem]]
+
+
+class Reconciler:
+    """Owns the current revision. `apply` puts a new one to use and answers what went wrong with it (a port that is taken)."""
+
+    def __init__(self, path: Path, apply: Apply) -> None:
+        self._path = path
+        self._apply = apply
+        self._lock = asyncio.Lock()
+        self._apply_problems: list[Problem] = []
+        self.current: Revision | None = None
+        self.problems: list[Problem] = []
+        self.loads = 0
+        self.failed_loads = 0
+        self.last_error = ""
+        self.last_error_at = 0.0
+        self.last_load_at = 0.0
+
+    @property
+    def revision(self) -> int:
+        return self.current.number if self.current else 0
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the sources say something that is not in use because it cannot be."""
+        return bool(self.last_error)
+
+    def _look(self) -> Load:
+        """Runs in a thread: touches nothing of this object but reads."""
+        loaded = files.load(self._path)
+        config, problems = loaded.config, loaded.problems
+        if config is None:
+            return Load(problems, None, True)
+        last = self.current
+        model = build(config)
+        if last is not None and model == last.model:
+            # Same routes: what else may differ (log, drain) travels with the old snapshot.
+            is_same = config == last.config
+            kept = None if is_same else Revision(last.number, config, model, last.compiled, last.applied_at)
+            return Load([*problems, *last.compiled.problems], kept, False)
+        number = 1 if last is None else last.number + 1
+        compiled = compile_model(model, number)
+        return Load([*problems, *compiled.problems], Revision(number, config, model, compiled), False)
+
+    async def reload(self, why: str) -> bool:
+        """Looks at the sources and applies what changed. False when they cannot be used; the last good revision then stays."""
+        async with self._lock:
+            start = time.monotonic()
+            try:
+                load = await asyncio.to_thread(self._look)
+            except Exception as error:
+                # A bug of ours in the face of some configuration: the last good revision is worth more than a clean end.
+                log.exception("%s: the configuration could not be compiled", why)
+                bug = Problem(severity="error", message=f"internal error: {error!r}", source=str(self._path), fatal=True)
+                load = Load([bug], None, True)
+            self.loads += 1
+            self.last_load_at = time.time()
+            if load.is_fatal:
+                self.failed_loads += 1
+                self.problems = load.problems
+                self.last_error_at = self.last_load_at
+                self.last_error = next((each.text() for each in load.problems if each.fatal), "the sources cannot be used")
+                if self.current is not None:
+                    log.error("%s: not applied, revision %d stays in use", why, self.revision)
+                    self._report(load.problems)
+                return False
+            self.last_error = ""
+            if load.revision is not None:
+                self.current = load.revision
+                self._apply_problems = self._apply(load.revision)
+                log.info(
+                    "%s: revision %d in use, %d routes, %.0f ms",
+                    why, load.revision.number, len(load.revision.model.routes), (time.monotonic() - start) * 1000,
+                )  # fmt: skip
+            elif self._apply_problems and self.current is not None:
+                # A port that was taken may be free now.
+                self._apply_problems = self._apply(self.current)
+            self.problems = [*load.problems, *self._apply_problems]
+            if load.revision is not None or why != "change":
+                self._report(self.problems)
+            return True
+
+    def _report(self, problems: list[Problem]) -> None:
+        for problem in problems:
+            log.log(logging.ERROR if problem.severity == "error" else logging.WARNING, "%s", problem.text())

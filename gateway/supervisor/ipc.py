@@ -1,0 +1,269 @@
+"""What the supervisor and a worker say to each other: the messages, and the framed channel that carries them.
+
+A frame is four bytes of length (big endian) and one message in MessagePack. A descriptor travels beside the first byte of its frame
+(SCM_RIGHTS); a message type says with `carries` whether one belongs to it. Imported by both sides, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import collections
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import msgspec
+
+# A frame larger than this is not ours: the channel is broken. The largest real one is a snapshot's endpoint table.
+MAX_FRAME = 256 * 1024 * 1024
+READ_SIZE = 256 * 1024
+MAX_FDS = 32
+LENGTH = struct.Struct("!I")
+
+# host (a name, an address or an absolute path), port, weight, zone
+Endpoint = tuple[bytes, int, int, bytes]
+
+
+class Message(msgspec.Struct, tag_field="type", array_like=False):
+    """One message; `carries` is the number of descriptors that belong to it (0 or 1)."""
+
+    carries: ClassVar[int] = 0
+
+
+# supervisor to worker
+
+
+class Settings(Message, tag="settings"):
+    """What the engine needs before anything else, and again whenever it changes."""
+
+    log_format: str = "off"
+    log_path: str = "stdout"
+    log_sample: float = 1.0
+    log_level: str = "info"
+    drain_timeout_ms: int = 30_000
+
+
+class Snapshot(Message, tag="snapshot"):
+    """A compiled configuration in a sealed memory file, with the endpoints of its clusters by 64-bit id."""
+
+    carries: ClassVar[int] = 1
+    revision: int
+    size: int
+    endpoints: dict[int, list[Endpoint]]
+
+
+class Endpoints(Message, tag="endpoints"):
+    """New endpoints of some clusters; the routes stay as they are."""
+
+    endpoints: dict[int, list[Endpoint]]
+
+
+class Listen(Message, tag="listen"):
+    """The worker's own listening socket of one bound address."""
+
+    carries: ClassVar[int] = 1
+    bind_id: int
+    address: str
+
+
+class Unlisten(Message, tag="unlisten"):
+    bind_id: int
+
+
+class Drain(Message, tag="drain"):
+    """Finish what is open and exit; at the deadline the rest is closed hard."""
+
+    deadline_ms: int
+
+
+class ReopenLogs(Message, tag="reopen_logs"):
+    pass
+
+
+class Describe(Message, tag="describe"):
+    """A question for the admin port, answered by a Description with the same number."""
+
+    number: int
+    what: str  # "clusters" | "connections"
+    limit: int = 1000
+
+
+class LogLevel(Message, tag="log_level"):
+    level: str
+
+
+# worker to supervisor
+
+
+class Hello(Message, tag="hello"):
+    pid: int
+
+
+class Ack(Message, tag="ack"):
+    """This revision serves requests from now on."""
+
+    revision: int
+    swap_us: int
+
+
+class Refused(Message, tag="refused"):
+    """The blob did not verify; the worker stays with what it had."""
+
+    revision: int
+    error: str
+
+
+class Health(Message, tag="health"):
+    """The heartbeat, once a second."""
+
+    connections: int
+    rss_kib: int
+    lag_us: int
+
+
+class Description(Message, tag="description"):
+    number: int
+    rows: list[dict[str, Any]]
+
+
+class Bye(Message, tag="bye"):
+    """Drained; the process ends now."""
+
+    closed_hard: int
+
+
+Down = Settings | Snapshot | Endpoints | Listen | Unlisten | Drain | ReopenLogs | Describe | LogLevel
+Up = Hello | Ack | Refused | Health | Description | Bye
+
+OnMessage = Callable[[Any, int | None], None]
+
+
+class Channel:
+    """One end of the socket pair. Never blocks; what the other side does not read yet waits here."""
+
+    def __init__(self, sock: socket.socket, incoming: Any, on_message: OnMessage, on_close: Callable[[], None]) -> None:
+        """incoming: Down or Up. on_message gets each message and its descriptor, which it then owns. on_close is called once."""
+        sock.setblocking(False)
+        self._sock = sock
+        self._decoder = msgspec.msgpack.Decoder(incoming)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._on_message = on_message
+        self._on_close = on_close
+        self._loop = asyncio.get_running_loop()
+        self._inbox = bytearray()
+        self._fds: collections.deque[int] = collections.deque()
+        self._outbox: collections.deque[tuple[memoryview, int | None]] = collections.deque()
+        self._writing = False
+        self.closed = False
+        self._loop.add_reader(sock.fileno(), self._on_readable)
+
+    def send(self, message: Down | Up, fd: int | None = None) -> None:
+        """Queues a message; fd is duplicated, so the caller may close its own at once. A closed channel swallows it."""
+        if self.closed:
+            return
+        if (fd is not None) != bool(message.carries):
+            raise ValueError(f"{type(message).__name__} carries {message.carries} descriptors")
+        body = self._encoder.encode(message)
+        frame = memoryview(LENGTH.pack(len(body)) + body)
+        self._outbox.append((frame, None if fd is None else os.dup(fd)))
+        if not self._writing:
+            self._flush()
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the other side has not taken yet."""
+        return sum(len(frame) for frame, _ in self._outbox)
+
+    async def flushed(self) -> None:
+        """Returns when everything queued has been handed to the kernel, or the channel is closed."""
+        while self._outbox and not self.closed:
+            await asyncio.sleep(0.005)
+
+    def _flush(self) -> None:
+        while self._outbox:
+            frame, fd = self._outbox[0]
+            rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+            try:
+                sent = self._sock.sendmsg([frame], rights)
+            except (BlockingIOError, InterruptedError):
+                if not self._writing:
+                    self._writing = True
+                    self._loop.add_writer(self._sock.fileno(), self._flush)
+                return
+            except OSError:
+                self.close()
+                return
+            if fd is not None:
+                os.close(fd)
+            if sent == len(frame):
+                self._outbox.popleft()
+            else:
+                self._outbox[0] = (frame[sent:], None)
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._sock.fileno())
+
+    def _on_readable(self) -> None:
+        try:
+            chunk, ancillary, flags, _ = self._sock.recvmsg(READ_SIZE, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()
+            return
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+                self._fds.extend(fds)
+        if not chunk or flags & socket.MSG_CTRUNC:
+            self.close()
+            return
+        self._inbox += chunk
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while len(self._inbox) >= LENGTH.size and not self.closed:
+            (size,) = LENGTH.unpack_from(self._inbox)
+            if size > MAX_FRAME:
+                self.close()
+                return
+            end = LENGTH.size + size
+            if len(self._inbox) < end:
+                return
+            try:
+                message = self._decoder.decode(memoryview(bytes(self._inbox[LENGTH.size : end])))
+            except msgspec.DecodeError:
+                self.close()
+                return
+            del self._inbox[:end]
+            fd: int | None = None
+            if message.carries:
+                if not self._fds:
+                    self.close()
+                    return
+                fd = self._fds.popleft()
+            self._on_message(message, fd)
+
+    def close(self) -> None:
+        """Closes the socket and every descriptor that was on its way; tells on_close once."""
+        if self.closed:
+            return
+        self.closed = True
+        number = self._sock.fileno()
+        self._loop.remove_reader(number)
+        if self._writing:
+            self._loop.remove_writer(number)
+        self._sock.close()
+        for _, fd in self._outbox:
+            if fd is not None:
+                os.close(fd)
+        self._outbox.clear()
+        while self._fds:
+            with contextlib.suppress(OSError):
+                os.close(self._fds.popleft())
+        self._on_close()

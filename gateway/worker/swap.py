@@ -1,0 +1,61 @@
+"""Puts a published snapshot to use: maps the file, hands the blob to the engine, then the endpoints, all in one loop turn."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import gateway.supervisor.ipc as ipc
+
+
+class Swappable(Protocol):
+    """The part of the engine that a swap needs."""
+
+    def swap(self, blob: mmap.mmap, revision: int) -> None: ...
+    def set_endpoints(self, cluster: int, endpoints: Sequence[ipc.Endpoint]) -> None: ...
+
+
+def map_blob(fd: int, size: int) -> mmap.mmap:
+    """Maps a sealed file read-only and closes its descriptor; ValueError when it is not as long as announced.
+
+    Private, because a kernel before 6.7 refuses any shared mapping of a file that is sealed against writing.
+    """
+    try:
+        if size <= 0 or os.fstat(fd).st_size != size:
+            raise ValueError(f"the snapshot file has {os.fstat(fd).st_size} bytes, announced were {size}")
+        return mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    finally:
+        os.close(fd)
+
+
+def put_to_use(
+    engine: Swappable,
+    blob: mmap.mmap,
+    revision: int,
+    endpoints: Mapping[int, Sequence[ipc.Endpoint]],
+    current: dict[int, tuple[ipc.Endpoint, ...]],
+) -> int:
+    """Swaps and sets the endpoints that differ from `current`, which is brought up to date. Microseconds that it took.
+
+    Raises ValueError when the blob does not verify; the engine then still has what it had, and `current` is untouched.
+    """
+    start = time.monotonic_ns()
+    engine.swap(blob, revision)
+    set_changed(engine, endpoints, current)
+    for gone in current.keys() - endpoints.keys():
+        del current[gone]
+    return (time.monotonic_ns() - start) // 1000
+
+
+def set_changed(
+    engine: Swappable, endpoints: Mapping[int, Sequence[ipc.Endpoint]], current: dict[int, tuple[ipc.Endpoint, ...]]
+) -> None:
+    """Tells the engine about the clusters whose endpoints are not what `current` says, and notes them there."""
+    for cluster, rows in endpoints.items():
+        wanted = tuple(rows)
+        if current.get(cluster) != wanted:
+            engine.set_endpoints(cluster, wanted)
+            current[cluster] = wanted

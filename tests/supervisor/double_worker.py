@@ -1,0 +1,64 @@
+"""A worker without an engine, for the tests of the fleet: it answers the channel as told by its behaviour argument."""
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from gateway.supervisor import ipc
+
+
+async def run(args: argparse.Namespace) -> int:
+    done = asyncio.Event()
+    status = 0
+    listening: dict[int, int] = {}
+
+    def obey(order: ipc.Down, fd: int | None) -> None:
+        nonlocal status
+        match order:
+            case ipc.Snapshot():
+                assert fd is not None
+                os.close(fd)
+                if args.behaviour == "refuse":
+                    channel.send(ipc.Refused(order.revision, "bad magic"))
+                elif args.behaviour == "die":
+                    os._exit(3)
+                else:
+                    channel.send(ipc.Ack(order.revision, 12))
+            case ipc.Listen():
+                assert fd is not None
+                listening[order.bind_id] = fd
+            case ipc.Unlisten():
+                os.close(listening.pop(order.bind_id))
+            case ipc.Describe():
+                if args.behaviour != "mute":
+                    channel.send(ipc.Description(order.number, [{"what": order.what, "ports": len(listening)}]))
+            case ipc.Drain():
+                if args.behaviour == "linger" and order.deadline_ms > 0:
+                    return
+                if args.behaviour != "stay":
+                    channel.send(ipc.Bye(0))
+                    done.set()
+
+    channel = ipc.Channel(socket.socket(fileno=args.channel), ipc.Down, obey, done.set)
+    channel.send(ipc.Hello(os.getpid()))
+    if args.behaviour == "hang up":
+        channel.close()
+        await asyncio.Event().wait()
+    await done.wait()
+    await channel.flushed()
+    return status
+
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--slot")
+parser.add_argument("--channel", type=int)
+parser.add_argument("--counters", type=int)
+parser.add_argument("--behaviour", default="")
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.exit(asyncio.run(run(parser.parse_args())))

@@ -1,0 +1,238 @@
+"""The shell of a worker, over a double of the engine: orders come in over a real channel and take effect in order."""
+
+import asyncio
+import gc
+import mmap
+import os
+import select
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from until import until
+
+from gateway.supervisor import ipc
+from gateway.supervisor.blocks import sealed_file
+
+module = pytest.importorskip("gateway.worker.main", reason="the engine is not built")
+
+
+class Engine:
+    """Stands for the compiled engine; remembers what it was told."""
+
+    made: "list[Engine]" = []
+
+    def __init__(self, counters: Any, **options: Any) -> None:
+        self.calls: list[Any] = []
+        self.connections = 0
+        self.ticks = 0
+        self.log = b""
+        self._epoll = select.epoll()
+        Engine.made.append(self)
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def on_ready(self) -> None:
+        self.calls.append("ready")
+
+    def on_tick(self) -> None:
+        self.ticks += 1
+
+    def swap(self, blob: Any, revision: int) -> None:
+        if bytes(blob) == b"bad":
+            raise ValueError("no such magic")
+        self.calls.append(("swap", bytes(blob), revision))
+
+    def set_endpoints(self, cluster: int, endpoints: Sequence[ipc.Endpoint]) -> None:
+        self.calls.append(("endpoints", cluster, list(endpoints)))
+
+    def listen(self, fd: int, bind_id: int) -> None:
+        self.calls.append(("listen", bind_id, os.fstat(fd).st_ino))
+
+    def unlisten(self, bind_id: int) -> None:
+        self.calls.append(("unlisten", bind_id))
+
+    def drain(self, deadline_ms: int) -> None:
+        self.calls.append(("drain", deadline_ms))
+
+    def describe_clusters(self) -> list[dict[str, Any]]:
+        return [{"name": "a", "endpoints": [{"address": b"\xff1", "active": 1}]}]
+
+    def describe_connections(self, limit: int = 1000) -> list[dict[str, Any]]:
+        return [{"client": "10.0.0.1", "limit": limit}]
+
+    def take_log(self) -> bytes:
+        lines, self.log = self.log, b""
+        return lines
+
+    def set_log(self, format: str, sample: float) -> None:
+        self.calls.append(("log", format, sample))
+
+    def close(self) -> None:
+        self.calls.append("close")
+        self._epoll.close()
+
+
+class Supervisor:
+    """The other end of the channel."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.facts: list[ipc.Up] = []
+        self.channel = ipc.Channel(sock, ipc.Up, lambda message, fd: self.facts.append(message), lambda: None)
+
+    def of(self, kind: type) -> list[Any]:
+        return [fact for fact in self.facts if isinstance(fact, kind)]
+
+    def publish(self, blob: bytes, revision: int, endpoints: dict[int, list[ipc.Endpoint]] | None = None) -> None:
+        fd = sealed_file(blob)
+        self.channel.send(ipc.Snapshot(revision, len(blob), endpoints or {}), fd)
+        os.close(fd)
+
+
+Story = Callable[[Supervisor, Engine, "asyncio.Task[int]"], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(module, "Engine", Engine)
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+def tell(story: Story) -> None:
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        supervisor = Supervisor(ours)
+        worker = asyncio.ensure_future(module.Worker(3, theirs, mmap.mmap(-1, 4096)).run())
+        engine = Engine.made[-1]
+        try:
+            await until(lambda: supervisor.of(ipc.Hello))
+            await story(supervisor, engine, worker)
+        finally:
+            supervisor.channel.send(ipc.Drain(0))
+            await asyncio.wait_for(worker, 10)
+            supervisor.channel.close()
+        assert engine.calls[-1] == "close"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(run(), 60))
+
+
+def test_it_says_hello_ticks_and_sends_a_heartbeat() -> None:
+    async def story(supervisor: Supervisor, engine: Engine, worker: Any) -> None:
+        assert supervisor.of(ipc.Hello) == [ipc.Hello(os.getpid())]
+        engine.connections = 5
+        await until(lambda: any(health.connections == 5 for health in supervisor.of(ipc.Health)))
+        assert supervisor.of(ipc.Health)[-1].rss_kib > 1000
+        seen = engine.ticks
+        await until(lambda: engine.ticks > seen + 3)
+        engine.connections = 0
+        assert not gc.isenabled() and gc.get_freeze_count() > 0
+
+    tell(story)
+
+
+def test_a_snapshot_is_swapped_with_its_endpoints_and_acknowledged() -> None:
+    async def story(supervisor: Supervisor, engine: Engine, worker: Any) -> None:
+        supervisor.publish(b"first", 1, {7: [(b"10.0.0.1", 80, 1, b"")]})
+        await until(lambda: supervisor.of(ipc.Ack))
+        assert supervisor.of(ipc.Ack)[0].revision == 1
+        assert engine.calls[-2:] == [("swap", b"first", 1), ("endpoints", 7, [(b"10.0.0.1", 80, 1, b"")])]
+        supervisor.publish(b"bad", 2)
+        await until(lambda: supervisor.of(ipc.Refused))
+        assert supervisor.of(ipc.Refused) == [ipc.Refused(2, "no such magic")]
+        # The worker goes on with what it had.
+        supervisor.channel.send(ipc.Endpoints({7: [(b"10.0.0.2", 80, 1, b"")], 99: [(b"10.0.0.3", 80, 1, b"")]}))
+        await until(lambda: engine.calls[-1] == ("endpoints", 7, [(b"10.0.0.2", 80, 1, b"")]))
+
+    tell(story)
+
+
+def test_sockets_come_and_go() -> None:
+    async def story(supervisor: Supervisor, engine: Engine, worker: Any) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            inode = os.fstat(server.fileno()).st_ino
+            supervisor.channel.send(ipc.Listen(5, "127.0.0.1:0"), server.fileno())
+            await until(lambda: ("listen", 5, inode) in engine.calls)
+            supervisor.channel.send(ipc.Unlisten(5))
+            supervisor.channel.send(ipc.Unlisten(6))  # never listened: nothing happens
+            await until(lambda: ("unlisten", 5) in engine.calls)
+            assert ("unlisten", 6) not in engine.calls
+
+    tell(story)
+
+
+def test_the_access_log_is_written_in_batches_and_reopened(tmp_path: Path) -> None:
+    async def story(supervisor: Supervisor, engine: Engine, worker: Any) -> None:
+        path = tmp_path / "access.log"
+        supervisor.channel.send(ipc.Settings(log_format="json", log_path=str(path), log_sample=0.5))
+        await until(lambda: ("log", "json", 0.5) in engine.calls)
+        engine.log = b"one\n"
+        await until(lambda: path.exists() and path.read_bytes() == b"one\n")
+        path.rename(tmp_path / "old.log")
+        supervisor.channel.send(ipc.ReopenLogs())
+        await until(path.exists)
+        engine.log = b"two\n"
+        await until(lambda: path.read_bytes() == b"two\n")
+        supervisor.channel.send(ipc.Settings(log_format="off", log_path=str(path)))
+        await until(lambda: ("log", "off", 1.0) in engine.calls)
+
+    tell(story)
+
+
+def test_a_log_that_cannot_be_opened_does_not_stop_the_worker(tmp_path: Path) -> None:
+    async def story(supervisor: Supervisor, engine: Engine, worker: Any) -> None:
+        supervisor.channel.send(ipc.Settings(log_format="json", log_path=str(tmp_path / "none" / "access.log")))
+        supervisor.publish(b"first", 1)
+        await until(lambda: supervisor.of(ipc.Ack))
+
+    tell(story)
+
+
+def test_questions_are_answered_with_plain_values() -> None:
+    async def story(supervisor: Supervisor, engine: Engine, worker: Any) -> None:
+        supervisor.channel.send(ipc.Describe(1, "clusters"))
+        supervisor.channel.send(ipc.Describe(2, "connections", 5))
+        supervisor.channel.send(ipc.Describe(3, "nothing"))
+        await until(lambda: len(supervisor.of(ipc.Description)) == 3)
+        assert supervisor.of(ipc.Description) == [
+            ipc.Description(1, [{"name": "a", "endpoints": [{"address": "\\xff1", "active": 1}]}]),
+            ipc.Description(2, [{"client": "10.0.0.1", "limit": 5}]),
+            ipc.Description(3, []),
+        ]
+
+    tell(story)
+
+
+def test_a_drain_waits_for_connections_and_says_goodbye() -> None:
+    async def story(supervisor: Supervisor, engine: Engine, worker: "asyncio.Task[int]") -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            supervisor.channel.send(ipc.Listen(5, "127.0.0.1:0"), server.fileno())
+            await until(lambda: any(call[0] == "listen" for call in engine.calls))
+        engine.connections = 1
+        supervisor.channel.send(ipc.Drain(60_000))
+        await until(lambda: ("drain", 60_000) in engine.calls)
+        assert engine.calls.index(("unlisten", 5)) < engine.calls.index(("drain", 60_000)) and not worker.done()
+        engine.connections = 0
+        assert await worker == 0
+        await until(lambda: supervisor.of(ipc.Bye))
+        assert supervisor.of(ipc.Bye) == [ipc.Bye(0)]
+
+    tell(story)
+
+
+def test_an_orphan_serves_for_a_while_and_then_drains() -> None:
+    async def story(supervisor: Supervisor, engine: Engine, worker: "asyncio.Task[int]") -> None:
+        supervisor.channel.send(ipc.Settings(drain_timeout_ms=50))
+        supervisor.publish(b"first", 1)
+        await until(lambda: supervisor.of(ipc.Ack))
+        supervisor.channel.close()
+        assert await worker == 0
+        assert ("drain", 50) in engine.calls
+
+    tell(story)
