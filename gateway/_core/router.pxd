@@ -1,10 +1,10 @@
 # router.pxd - level 4: which rule answers a request. Gateway API's meaning and precedence, no allocation, no Python object
 # unless a regular expression has to be asked.
-# Owns: nothing. Borrows: a Snapshot, a validated HeaderBlock. Called by: exchange (PHASE_ROUTE), cli route (through explain).
+# Owns: nothing. Borrows: a Snapshot, a validated HeaderBlock. Called by: exchange (PHASE_ROUTE), explain.
 
 from gateway._core.headers cimport HeaderBlock
-from gateway._core.snapshot cimport Snapshot
-from gateway._core.types cimport uint32_t
+from gateway._core.snapshot cimport FieldMatch, Row, Snapshot
+from gateway._core.types cimport uint8_t, uint32_t
 
 cdef struct Decision:
     uint32_t listener      # index of the most specific listener for the host; NONE: none on this port takes it
@@ -15,3 +15,12 @@ cdef struct Decision:
 cdef void route_request(Snapshot snapshot, uint32_t port, HeaderBlock head, Decision *out) noexcept
 # Index of the port with this id; NONE when the snapshot has it no more.
 cdef uint32_t find_port(Snapshot snapshot, uint32_t id_lo, uint32_t id_hi) noexcept nogil
+
+# The pieces of it that explain asks one by one.
+# As route_request; answers the row (one match of the rule), or NONE.
+cdef uint32_t find_row(Snapshot s, uint32_t port, HeaderBlock head, Decision *out) noexcept nogil
+cdef bint is_method_match(Snapshot s, HeaderBlock head, const Row *row) noexcept nogil
+cdef bint is_header_match(Snapshot s, HeaderBlock head, const FieldMatch *match) noexcept nogil
+cdef bint is_query_match(Snapshot s, HeaderBlock head, const FieldMatch *match) noexcept nogil
+# Whether the pattern with this index matches the whole text.
+cdef bint ask_regex(Snapshot s, uint32_t index, const uint8_t *p, size_t n) noexcept with gil

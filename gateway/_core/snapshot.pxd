@@ -4,12 +4,50 @@
 # Invariants: every record is made of u32 words only; every offset, count and reference was checked once by Snapshot.load, so no reader
 # checks again; nothing is written after load. Names of records here are the names that control/compile packs (snapshot.LAYOUT).
 #
-#   | header | section table (offset, count) x SECTIONS | ports | listeners | hosts | vhosts | paths | rows | ... | strings |
+#   | BlobHeader | section table (offset, count) x SECTIONS | ports | listeners | limits | hosts | vhosts | ... | strings |
+#
+#   port --hosts--> listener --hosts--> vhost --paths--> rows --> rule --> route, filters, backends --> cluster
+#                                         `--regex_rows--> rows
 
 from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
 
 cdef enum:
     NONE = 0xffffffff      # "no such record" in any index field
+    MAX_DEPTH = 512        # elements that a PathPrefix may have; bounds the router's stack
+
+cdef enum:                 # order of the section table; names in snapshot.LAYOUT
+    SEC_PORTS = 0
+    SEC_LISTENERS
+    SEC_LIMITS
+    SEC_HOSTS
+    SEC_VHOSTS
+    SEC_PATHS
+    SEC_ROWS
+    SEC_MATCHES
+    SEC_ROUTES
+    SEC_RULES
+    SEC_BACKENDS
+    SEC_FILTERS
+    SEC_EDITS
+    SEC_CLUSTERS
+    SEC_WORDS              # plain u32 numbers
+    SEC_REGEXES            # Str records: the patterns
+    SEC_STRINGS            # count is in bytes
+    SECTIONS
+
+cdef struct BlobHeader:    # 32 bytes at offset 0; a blob is in the byte order of its machine and never leaves it
+    uint32_t magic
+    uint32_t version       # of this layout
+    uint32_t size          # bytes of the whole blob, a multiple of 8
+    uint32_t sections
+    uint32_t check_lo      # checksum of every byte from the revision on
+    uint32_t check_hi
+    uint32_t revision_lo
+    uint32_t revision_hi
+
+cdef struct SectionRec:
+    uint32_t offset        # bytes from the start of the blob, a multiple of 4
+    uint32_t count         # records
 
 cdef struct Str:           # bytes in the string section
     uint32_t off
@@ -51,10 +89,41 @@ cdef struct LimitsRec:     # times in milliseconds, sizes in bytes; 0 = no limit
     uint32_t max_body_hi
     uint32_t max_requests      # per connection, 0 = unlimited
 
-cdef struct HostSlot:      # open addressing with linear probing, at most half full; hash32 of the host
-    uint32_t hash
+cdef struct HostSlot:      # open addressing with linear probing, at most half full, home slot = hash & mask
+    uint32_t hash          # hash32 of the host read from its last byte to its first: one pass then gives every parent domain
     Str host               # "" is the catch-all; "*.x" is stored as ".x"
     uint32_t value         # listener or vhost index; NONE: free slot
+
+cdef struct VhostRec:      # what one route hostname answers on one listener
+    Str host               # as in its HostSlot
+    uint32_t paths         # first slot of its path table
+    uint32_t paths_mask
+    uint32_t depths        # bit d: some PathPrefix has d elements; bit 31: 31 or more
+    uint32_t deepest       # elements of the longest PathPrefix, at most MAX_DEPTH
+    uint32_t longest       # bytes of the longest Exact path; 0: none
+    uint32_t regex_rows    # first of the rows with a RegularExpression path, in precedence order
+    uint32_t regex_rows_n
+
+cdef struct PathSlot:      # open addressing as HostSlot
+    uint32_t hash          # hash32 of the path
+    Str path               # an Exact path as it is; a PathPrefix without its trailing slash, so that "/" is ""
+    uint32_t rows          # first of its rows, in precedence order: those for Exact, then those for PathPrefix; NONE: free slot
+    uint32_t exact_n
+    uint32_t prefix_n
+
+cdef struct Row:           # one match of one rule
+    uint32_t rule
+    uint32_t method        # types.Method; NONE: any
+    Str method_text        # for M_OTHER
+    uint32_t regex         # of the path, for rows of regex_rows; else NONE
+    uint32_t matches       # first FieldMatch: those of headers, then those of query parameters
+    uint32_t headers_n
+    uint32_t queries_n
+
+cdef struct FieldMatch:
+    Str name               # a header's in lower case
+    Str value              # for an exact match
+    uint32_t regex         # NONE: exact
 
 cdef struct RouteRec:
     uint32_t id_lo
@@ -83,6 +152,38 @@ cdef struct BackendRec:
     uint32_t filters       # filters of this backend alone
     uint32_t filters_n
 
+cdef enum FilterKind:
+    FILTER_REQUEST_HEADERS = 1
+    FILTER_RESPONSE_HEADERS = 2
+    FILTER_REDIRECT = 3
+    FILTER_REWRITE = 4
+
+cdef enum PathKind:
+    PATH_KEEP = 0
+    PATH_FULL = 1          # ReplaceFullPath
+    PATH_PREFIX = 2        # ReplacePrefixMatch; the path is kept without its trailing slash, so that "/" is ""
+
+cdef struct FilterRec:
+    uint32_t kind          # FilterKind
+    uint32_t edits         # first EditRec: those of set, then of add, then of remove
+    uint32_t edits_n
+    uint32_t status        # of a redirect
+    Str scheme             # of a redirect; empty: the request's
+    Str host               # of a redirect or rewrite; empty: the request's
+    uint32_t port          # of a redirect; 0: by scheme and listener
+    uint32_t path_kind     # PathKind
+    Str path
+
+cdef enum EditKind:
+    EDIT_SET = 0
+    EDIT_ADD = 1
+    EDIT_REMOVE = 2
+
+cdef struct EditRec:
+    uint32_t kind          # EditKind
+    Str name               # lower case
+    Str value
+
 cdef struct ClusterRec:
     uint32_t id_lo
     uint32_t id_hi
@@ -105,22 +206,30 @@ cdef class Snapshot:
     cdef const uint8_t *base
     cdef size_t size
     cdef readonly uint64_t revision
-    cdef readonly list regexes   # compiled patterns by index; called only where a route uses one
+    cdef readonly list regexes   # matchers by index, bound methods of compiled RE2 patterns; asked only where a row needs one
     cdef const PortRec *ports
     cdef const ListenerRec *listeners
     cdef const LimitsRec *limits
     cdef const HostSlot *hosts
+    cdef const VhostRec *vhosts
+    cdef const PathSlot *paths
+    cdef const Row *rows
+    cdef const FieldMatch *matches
     cdef const RouteRec *routes
     cdef const RuleRec *rules
     cdef const BackendRec *backends
+    cdef const FilterRec *filters
+    cdef const EditRec *edits
     cdef const ClusterRec *clusters
     cdef const uint32_t *words
+    cdef const Str *patterns
     cdef const uint8_t *strings
     cdef uint32_t ports_n
     cdef uint32_t listeners_n
     cdef uint32_t routes_n
     cdef uint32_t rules_n
     cdef uint32_t clusters_n
+    cdef uint32_t counts[17]     # by Section
 
     # Verifies everything; raises SnapshotError (a ValueError) that says what is wrong.
     @staticmethod
@@ -130,9 +239,24 @@ cdef class Snapshot:
         span.p = self.strings + s.off
         span.n = s.n
         return span
+    cdef int open_sections(self) except -1
+    cdef int compile_regexes(self) except -1
+    cdef bytes bytes_of(self, Str s)
+    cdef str text_of(self, Str s)
+    cdef list describe_hosts(self, uint32_t first, uint32_t mask)
 
 cdef inline uint64_t id64(uint32_t lo, uint32_t hi) noexcept nogil:
     return (<uint64_t> hi << 32) | lo
 
 # The one hash of host names and paths; FNV-1a finished with an avalanche step. Also def'd as snapshot.hash32 for control/compile.
+cdef enum:
+    HASH_BASIS = 2166136261
+    HASH_PRIME = 16777619
+
+cdef inline uint32_t hash32_finish(uint32_t h) noexcept nogil:
+    h ^= h >> 16
+    h *= <uint32_t> 0x85ebca6b
+    h ^= h >> 13
+    return h
+
 cdef uint32_t hash32_of(const uint8_t *p, size_t n) noexcept nogil

@@ -1,0 +1,558 @@
+"""The compiled configuration, read in place. Verifies a blob once, so that no reader has to check an index again."""
+
+from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
+from libc.string cimport memcpy
+
+from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
+
+import cython
+import re2
+
+cdef enum:
+    MAGIC = 0x48545349     # "ISTH"
+    VERSION = 1
+    SEALED_FROM = 24       # offset of BlobHeader.revision_lo, the first byte that the checksum covers
+    HEADER_SIZE = 32
+    MAX_NAME = 65535       # HeaderBlock keeps the length of a field name in 16 bits
+
+cdef struct Flaw:          # what is wrong with a blob
+    int section
+    uint32_t record
+    const char *what
+
+
+class SnapshotError(ValueError):
+    """A blob that is not a snapshot of this version, or one that contradicts itself. Names section and record."""
+
+
+# Section -> names of the u32 words of its record, in struct order. control/compile packs by these names.
+LAYOUT = {
+    "ports": ("id_lo", "id_hi", "address_off", "address_n", "listeners", "listeners_n", "hosts", "hosts_mask", "proxy_protocol"),
+    "listeners": ("id_lo", "id_hi", "name_off", "name_n", "hostname_off", "hostname_n", "port", "port_number", "protocol",
+                  "trusted_hops", "limits", "hosts", "hosts_mask"),
+    "limits": ("max_header_count", "max_header_bytes", "max_request_line", "header_timeout", "idle_timeout", "body_timeout",
+               "stream_idle_timeout", "max_connections", "max_body_lo", "max_body_hi", "max_requests"),
+    "hosts": ("hash", "host_off", "host_n", "value"),
+    "vhosts": ("host_off", "host_n", "paths", "paths_mask", "depths", "deepest", "longest", "regex_rows", "regex_rows_n"),
+    "paths": ("hash", "path_off", "path_n", "rows", "exact_n", "prefix_n"),
+    "rows": ("rule", "method", "method_text_off", "method_text_n", "regex", "matches", "headers_n", "queries_n"),
+    "matches": ("name_off", "name_n", "value_off", "value_n", "regex"),
+    "routes": ("id_lo", "id_hi", "name_off", "name_n", "kind"),
+    "rules": ("route", "number", "filters", "filters_n", "backends", "backends_n", "weight", "request_timeout", "backend_timeout",
+              "attempts", "codes", "codes_n", "backoff"),
+    "backends": ("cluster", "weight", "filters", "filters_n"),
+    "filters": ("kind", "edits", "edits_n", "status", "scheme_off", "scheme_n", "host_off", "host_n", "port", "path_kind",
+                "path_off", "path_n"),
+    "edits": ("kind", "name_off", "name_n", "value_off", "value_n"),
+    "clusters": ("id_lo", "id_hi", "name_off", "name_n", "policy", "key_kind", "key_name_off", "key_name_n", "protocol",
+                 "connect_timeout", "idle_timeout", "max_connections", "max_pending", "outlier_errors", "outlier_ejection",
+                 "outlier_percent", "tls"),
+    "words": ("value",),
+    "regexes": ("pattern_off", "pattern_n"),
+}
+SECTION_NAMES = (*LAYOUT, "strings")
+
+cdef size_t[SECTIONS] RECORD_SIZES = [
+    sizeof(PortRec), sizeof(ListenerRec), sizeof(LimitsRec), sizeof(HostSlot), sizeof(VhostRec), sizeof(PathSlot), sizeof(Row),
+    sizeof(FieldMatch), sizeof(RouteRec), sizeof(RuleRec), sizeof(BackendRec), sizeof(FilterRec), sizeof(EditRec),
+    sizeof(ClusterRec), sizeof(uint32_t), sizeof(Str), 1,
+]
+
+for _index, _section in enumerate(LAYOUT):
+    if RECORD_SIZES[_index] != <size_t> (4 * len(LAYOUT[_section])):
+        raise ImportError(f"snapshot.LAYOUT[{_section!r}] does not describe its record")
+if sizeof(BlobHeader) != HEADER_SIZE or len(SECTION_NAMES) != SECTIONS:
+    raise ImportError("snapshot.LAYOUT does not describe the blob")
+
+
+cdef uint32_t hash32_of(const uint8_t *p, size_t n) noexcept nogil:
+    cdef uint32_t h = HASH_BASIS
+    cdef size_t i
+    for i in range(n):
+        h = (h ^ p[i]) * <uint32_t> HASH_PRIME
+    return hash32_finish(h)
+
+
+cdef inline uint64_t load_u64(const uint8_t *p) noexcept nogil:
+    cdef uint64_t word = 0
+    memcpy(&word, p, 8)
+    return word
+
+
+cdef uint64_t checksum_of(const uint8_t *p, size_t n) noexcept nogil:
+    """Four independent lanes, so that the multiplications overlap: megabytes in a fraction of a millisecond. n % 8 == 0."""
+    cdef uint64_t prime = 0x9e3779b185ebca87
+    cdef uint64_t a = 1
+    cdef uint64_t b = 2
+    cdef uint64_t c = 3
+    cdef uint64_t d = 4
+    cdef size_t i = 0
+    while i + 32 <= n:
+        a = (a ^ load_u64(p + i)) * prime
+        b = (b ^ load_u64(p + i + 8)) * prime
+        c = (c ^ load_u64(p + i + 16)) * prime
+        d = (d ^ load_u64(p + i + 24)) * prime
+        # A multiplication carries upwards only; the rotation brings high bits down again.
+        a = (a << 31) | (a >> 33)
+        b = (b << 31) | (b >> 33)
+        c = (c << 31) | (c >> 33)
+        d = (d << 31) | (d >> 33)
+        i += 32
+    while i + 8 <= n:
+        a = (a ^ load_u64(p + i)) * prime
+        a = (a << 31) | (a >> 33)
+        i += 8
+    a = (a ^ b) * prime
+    a = (a ^ (a >> 29) ^ c) * prime
+    a = (a ^ (a >> 29) ^ d ^ n) * prime
+    return a ^ (a >> 32)
+
+
+cdef inline bint is_range(uint32_t first, uint32_t n, uint32_t count) noexcept nogil:
+    return <uint64_t> first + n <= count
+
+
+cdef inline int flawed(Flaw *flaw, int section, uint32_t record, const char *what) noexcept nogil:
+    flaw.section = section
+    flaw.record = record
+    flaw.what = what
+    return -1
+
+
+cdef inline bint is_table(uint32_t first, uint32_t mask, uint32_t count) noexcept nogil:
+    """Whether mask + 1 slots, a power of two, lie inside the section."""
+    return mask != NONE and mask & (mask + 1) == 0 and <uint64_t> first + mask + 1 <= count
+
+
+cdef int verify_hosts(Snapshot s, uint32_t first, uint32_t mask, uint32_t values, Flaw *flaw) noexcept nogil:
+    """A host table whose values index a section with that many records."""
+    cdef uint32_t used = 0
+    cdef uint32_t i
+    cdef const HostSlot *slot
+    if not is_table(first, mask, s.counts[SEC_HOSTS]):
+        return flawed(flaw, SEC_HOSTS, first, b"host table outside its section")
+    for i in range(mask + 1):
+        slot = s.hosts + first + i
+        if slot.value == NONE:
+            continue
+        used += 1
+        if slot.value >= values:
+            return flawed(flaw, SEC_HOSTS, first + i, b"value")
+        if not is_range(slot.host.off, slot.host.n, s.counts[SEC_STRINGS]):
+            return flawed(flaw, SEC_HOSTS, first + i, b"host")
+    if used > (mask + 1) // 2:
+        return flawed(flaw, SEC_HOSTS, first, b"host table more than half full")
+    return 0
+
+
+cdef int verify_paths(Snapshot s, const VhostRec *vhost, Flaw *flaw) noexcept nogil:
+    cdef uint32_t used = 0
+    cdef uint32_t i
+    cdef uint32_t at
+    cdef const PathSlot *slot
+    if not is_table(vhost.paths, vhost.paths_mask, s.counts[SEC_PATHS]):
+        return flawed(flaw, SEC_PATHS, vhost.paths, b"path table outside its section")
+    for i in range(vhost.paths_mask + 1):
+        at = vhost.paths + i
+        slot = s.paths + at
+        if slot.rows == NONE:
+            continue
+        used += 1
+        if not is_range(slot.path.off, slot.path.n, s.counts[SEC_STRINGS]):
+            return flawed(flaw, SEC_PATHS, at, b"path")
+        if <uint64_t> slot.rows + slot.exact_n + slot.prefix_n > s.counts[SEC_ROWS]:
+            return flawed(flaw, SEC_PATHS, at, b"rows")
+    if used > (vhost.paths_mask + 1) // 2:
+        return flawed(flaw, SEC_PATHS, vhost.paths, b"path table more than half full")
+    return 0
+
+
+cdef int verify_front(Snapshot s, Flaw *flaw) noexcept nogil:
+    """Ports, listeners and vhosts, with the tables that lead from one to the next."""
+    cdef uint32_t i
+    cdef uint32_t j
+    cdef uint32_t strings = s.counts[SEC_STRINGS]
+    cdef const PortRec *port
+    cdef const ListenerRec *listener
+    cdef const VhostRec *vhost
+    for i in range(s.ports_n):
+        port = s.ports + i
+        if not is_range(port.address.off, port.address.n, strings):
+            return flawed(flaw, SEC_PORTS, i, b"address")
+        if not is_range(port.listeners, port.listeners_n, s.listeners_n):
+            return flawed(flaw, SEC_PORTS, i, b"listeners")
+        if port.proxy_protocol > 1:
+            return flawed(flaw, SEC_PORTS, i, b"proxy_protocol")
+        if verify_hosts(s, port.hosts, port.hosts_mask, s.listeners_n, flaw) < 0:
+            return -1
+    for i in range(s.listeners_n):
+        listener = s.listeners + i
+        if not is_range(listener.name.off, listener.name.n, strings):
+            return flawed(flaw, SEC_LISTENERS, i, b"name")
+        if not is_range(listener.hostname.off, listener.hostname.n, strings):
+            return flawed(flaw, SEC_LISTENERS, i, b"hostname")
+        if listener.port >= s.ports_n:
+            return flawed(flaw, SEC_LISTENERS, i, b"port")
+        if listener.port_number > 65535:
+            return flawed(flaw, SEC_LISTENERS, i, b"port_number")
+        if listener.protocol > 3:
+            return flawed(flaw, SEC_LISTENERS, i, b"protocol")
+        if listener.limits >= s.counts[SEC_LIMITS]:
+            return flawed(flaw, SEC_LISTENERS, i, b"limits")
+        if verify_hosts(s, listener.hosts, listener.hosts_mask, s.counts[SEC_VHOSTS], flaw) < 0:
+            return -1
+    for i in range(s.counts[SEC_VHOSTS]):
+        vhost = s.vhosts + i
+        if not is_range(vhost.host.off, vhost.host.n, strings):
+            return flawed(flaw, SEC_VHOSTS, i, b"host")
+        if vhost.deepest > MAX_DEPTH:
+            return flawed(flaw, SEC_VHOSTS, i, b"deepest")
+        if not is_range(vhost.regex_rows, vhost.regex_rows_n, s.counts[SEC_ROWS]):
+            return flawed(flaw, SEC_VHOSTS, i, b"regex_rows")
+        for j in range(vhost.regex_rows, vhost.regex_rows + vhost.regex_rows_n):
+            if s.rows[j].regex == NONE:
+                return flawed(flaw, SEC_ROWS, j, b"regex")
+        if verify_paths(s, vhost, flaw) < 0:
+            return -1
+    return 0
+
+
+cdef int verify_rows(Snapshot s, Flaw *flaw) noexcept nogil:
+    cdef uint32_t i
+    cdef uint32_t strings = s.counts[SEC_STRINGS]
+    cdef uint32_t regexes = s.counts[SEC_REGEXES]
+    cdef const Row *row
+    cdef const FieldMatch *match
+    for i in range(s.counts[SEC_ROWS]):
+        row = s.rows + i
+        if row.rule >= s.rules_n:
+            return flawed(flaw, SEC_ROWS, i, b"rule")
+        if row.method > 9 and row.method != NONE:
+            return flawed(flaw, SEC_ROWS, i, b"method")
+        if not is_range(row.method_text.off, row.method_text.n, strings):
+            return flawed(flaw, SEC_ROWS, i, b"method_text")
+        if row.regex != NONE and row.regex >= regexes:
+            return flawed(flaw, SEC_ROWS, i, b"regex")
+        if <uint64_t> row.matches + row.headers_n + row.queries_n > s.counts[SEC_MATCHES]:
+            return flawed(flaw, SEC_ROWS, i, b"matches")
+    for i in range(s.counts[SEC_MATCHES]):
+        match = s.matches + i
+        if not is_range(match.name.off, match.name.n, strings):
+            return flawed(flaw, SEC_MATCHES, i, b"name")
+        if not is_range(match.value.off, match.value.n, strings):
+            return flawed(flaw, SEC_MATCHES, i, b"value")
+        if match.regex != NONE and match.regex >= regexes:
+            return flawed(flaw, SEC_MATCHES, i, b"regex")
+    for i in range(regexes):
+        if not is_range(s.patterns[i].off, s.patterns[i].n, strings):
+            return flawed(flaw, SEC_REGEXES, i, b"pattern")
+    return 0
+
+
+cdef int verify_rules(Snapshot s, Flaw *flaw) noexcept nogil:
+    cdef uint32_t i
+    cdef uint32_t j
+    cdef uint64_t weight
+    cdef uint32_t filters = s.counts[SEC_FILTERS]
+    cdef const RuleRec *rule
+    cdef const BackendRec *backend
+    for i in range(s.routes_n):
+        if not is_range(s.routes[i].name.off, s.routes[i].name.n, s.counts[SEC_STRINGS]):
+            return flawed(flaw, SEC_ROUTES, i, b"name")
+        if s.routes[i].kind > 3:
+            return flawed(flaw, SEC_ROUTES, i, b"kind")
+    for i in range(s.counts[SEC_BACKENDS]):
+        backend = s.backends + i
+        if backend.cluster != NONE and backend.cluster >= s.clusters_n:
+            return flawed(flaw, SEC_BACKENDS, i, b"cluster")
+        if not is_range(backend.filters, backend.filters_n, filters):
+            return flawed(flaw, SEC_BACKENDS, i, b"filters")
+    for i in range(s.rules_n):
+        rule = s.rules + i
+        if rule.route >= s.routes_n:
+            return flawed(flaw, SEC_RULES, i, b"route")
+        if not is_range(rule.filters, rule.filters_n, filters):
+            return flawed(flaw, SEC_RULES, i, b"filters")
+        if not is_range(rule.backends, rule.backends_n, s.counts[SEC_BACKENDS]):
+            return flawed(flaw, SEC_RULES, i, b"backends")
+        if not is_range(rule.codes, rule.codes_n, s.counts[SEC_WORDS]):
+            return flawed(flaw, SEC_RULES, i, b"codes")
+        # A pick draws a number below the sum and walks the backends: a wrong sum would walk past the last one.
+        weight = 0
+        for j in range(rule.backends, rule.backends + rule.backends_n):
+            weight += s.backends[j].weight
+        if weight != rule.weight:
+            return flawed(flaw, SEC_RULES, i, b"weight")
+    return 0
+
+
+cdef bint is_redirect_status(uint32_t status) noexcept nogil:
+    return status == 301 or status == 302 or status == 303 or status == 307 or status == 308
+
+
+cdef int verify_filters(Snapshot s, Flaw *flaw) noexcept nogil:
+    cdef uint32_t i
+    cdef uint32_t strings = s.counts[SEC_STRINGS]
+    cdef const FilterRec *filter
+    cdef const EditRec *edit
+    for i in range(s.counts[SEC_FILTERS]):
+        filter = s.filters + i
+        if filter.kind < FILTER_REQUEST_HEADERS or filter.kind > FILTER_REWRITE:
+            return flawed(flaw, SEC_FILTERS, i, b"kind")
+        if not is_range(filter.edits, filter.edits_n, s.counts[SEC_EDITS]):
+            return flawed(flaw, SEC_FILTERS, i, b"edits")
+        if filter.kind == FILTER_REDIRECT and not is_redirect_status(filter.status):
+            return flawed(flaw, SEC_FILTERS, i, b"status")
+        if not is_range(filter.scheme.off, filter.scheme.n, strings):
+            return flawed(flaw, SEC_FILTERS, i, b"scheme")
+        if not is_range(filter.host.off, filter.host.n, strings):
+            return flawed(flaw, SEC_FILTERS, i, b"host")
+        if filter.port > 65535:
+            return flawed(flaw, SEC_FILTERS, i, b"port")
+        if filter.path_kind > PATH_PREFIX:
+            return flawed(flaw, SEC_FILTERS, i, b"path_kind")
+        if not is_range(filter.path.off, filter.path.n, strings):
+            return flawed(flaw, SEC_FILTERS, i, b"path")
+    for i in range(s.counts[SEC_EDITS]):
+        edit = s.edits + i
+        if edit.kind > EDIT_REMOVE:
+            return flawed(flaw, SEC_EDITS, i, b"kind")
+        if edit.name.n == 0 or edit.name.n > MAX_NAME or not is_range(edit.name.off, edit.name.n, strings):
+            return flawed(flaw, SEC_EDITS, i, b"name")
+        if not is_range(edit.value.off, edit.value.n, strings):
+            return flawed(flaw, SEC_EDITS, i, b"value")
+    return 0
+
+
+cdef int verify_clusters(Snapshot s, Flaw *flaw) noexcept nogil:
+    cdef uint32_t i
+    cdef const ClusterRec *cluster
+    for i in range(s.clusters_n):
+        cluster = s.clusters + i
+        if not is_range(cluster.name.off, cluster.name.n, s.counts[SEC_STRINGS]):
+            return flawed(flaw, SEC_CLUSTERS, i, b"name")
+        if not is_range(cluster.key_name.off, cluster.key_name.n, s.counts[SEC_STRINGS]):
+            return flawed(flaw, SEC_CLUSTERS, i, b"key_name")
+        if cluster.policy > 3:
+            return flawed(flaw, SEC_CLUSTERS, i, b"policy")
+        if cluster.key_kind > 4:
+            return flawed(flaw, SEC_CLUSTERS, i, b"key_kind")
+        if cluster.protocol > 2:
+            return flawed(flaw, SEC_CLUSTERS, i, b"protocol")
+        if cluster.outlier_percent > 100:
+            return flawed(flaw, SEC_CLUSTERS, i, b"outlier_percent")
+        # No section of TLS records in this version of the layout: a cluster that asks for one must not get clear text.
+        if cluster.tls != NONE:
+            return flawed(flaw, SEC_CLUSTERS, i, b"tls")
+    return 0
+
+
+cdef int verify(Snapshot s, Flaw *flaw) noexcept nogil:
+    if verify_front(s, flaw) < 0 or verify_rows(s, flaw) < 0 or verify_rules(s, flaw) < 0:
+        return -1
+    if verify_filters(s, flaw) < 0:
+        return -1
+    return verify_clusters(s, flaw)
+
+
+# Matchers of the snapshot loaded last, by pattern: a reload compiles only the patterns that are new.
+cdef dict known_matchers = {}
+
+
+def compile_regex(pattern):
+    """The RE2 pattern for route matching (bytes as Latin-1, whole text). Raises ValueError with RE2's own words."""
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.log_errors = False
+    options.never_capture = True
+    options.max_mem = 1 << 20      # of its automaton: a client must not be able to grow it without end
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        reason = error.args[0] if error.args else b""
+        raise ValueError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from None
+
+
+@cython.final
+cdef class Snapshot:
+    def __init__(self):
+        raise TypeError("snapshot.load makes a Snapshot")
+
+    @staticmethod
+    cdef Snapshot load(object buffer):
+        cdef Snapshot s = Snapshot.__new__(Snapshot)
+        cdef Py_buffer *view
+        cdef Flaw flaw
+        s.owner = PyMemoryView_FromObject(buffer)
+        view = PyMemoryView_GET_BUFFER(s.owner)
+        if not s.owner.c_contiguous:
+            raise SnapshotError("blob: not contiguous")
+        if <size_t> view.buf & 7:
+            # Records are read in place as u32 words; a copy is always aligned.
+            s.owner = PyMemoryView_FromObject(bytes(buffer))
+            view = PyMemoryView_GET_BUFFER(s.owner)
+        s.base = <const uint8_t *> view.buf
+        s.size = <size_t> view.len
+        s.open_sections()
+        if verify(s, &flaw) < 0:
+            raise SnapshotError(f"{SECTION_NAMES[flaw.section]}[{flaw.record}]: {flaw.what.decode()}")
+        s.compile_regexes()
+        return s
+
+    cdef int open_sections(self) except -1:
+        """Checks header, checksum and section table, and sets the pointers."""
+        cdef BlobHeader header
+        cdef SectionRec section
+        cdef const uint8_t *starts[SECTIONS]
+        cdef size_t after = HEADER_SIZE + SECTIONS * sizeof(SectionRec)
+        cdef int i
+        cdef uint64_t end
+        if self.size < after or self.size & 7:
+            raise SnapshotError(f"header: {self.size} bytes are no snapshot")
+        memcpy(&header, self.base, sizeof(BlobHeader))
+        if header.magic != MAGIC:
+            raise SnapshotError("header: not a snapshot")
+        if header.version != VERSION or header.sections != SECTIONS:
+            raise SnapshotError(f"header: layout {header.version}, not {VERSION}")
+        if header.size != self.size:
+            raise SnapshotError(f"header: {self.size} bytes instead of {header.size}")
+        if checksum_of(self.base + SEALED_FROM, self.size - SEALED_FROM) != id64(header.check_lo, header.check_hi):
+            raise SnapshotError("header: checksum")
+        self.revision = id64(header.revision_lo, header.revision_hi)
+        for i in range(SECTIONS):
+            memcpy(&section, self.base + HEADER_SIZE + i * sizeof(SectionRec), sizeof(SectionRec))
+            end = <uint64_t> section.offset + <uint64_t> section.count * RECORD_SIZES[i]
+            if section.offset < after or section.offset & 3 or end > self.size:
+                raise SnapshotError(f"{SECTION_NAMES[i]}: outside the blob")
+            starts[i] = self.base + section.offset
+            self.counts[i] = section.count
+        self.ports = <const PortRec *> starts[SEC_PORTS]
+        self.listeners = <const ListenerRec *> starts[SEC_LISTENERS]
+        self.limits = <const LimitsRec *> starts[SEC_LIMITS]
+        self.hosts = <const HostSlot *> starts[SEC_HOSTS]
+        self.vhosts = <const VhostRec *> starts[SEC_VHOSTS]
+        self.paths = <const PathSlot *> starts[SEC_PATHS]
+        self.rows = <const Row *> starts[SEC_ROWS]
+        self.matches = <const FieldMatch *> starts[SEC_MATCHES]
+        self.routes = <const RouteRec *> starts[SEC_ROUTES]
+        self.rules = <const RuleRec *> starts[SEC_RULES]
+        self.backends = <const BackendRec *> starts[SEC_BACKENDS]
+        self.filters = <const FilterRec *> starts[SEC_FILTERS]
+        self.edits = <const EditRec *> starts[SEC_EDITS]
+        self.clusters = <const ClusterRec *> starts[SEC_CLUSTERS]
+        self.words = <const uint32_t *> starts[SEC_WORDS]
+        self.patterns = <const Str *> starts[SEC_REGEXES]
+        self.strings = starts[SEC_STRINGS]
+        self.ports_n = self.counts[SEC_PORTS]
+        self.listeners_n = self.counts[SEC_LISTENERS]
+        self.routes_n = self.counts[SEC_ROUTES]
+        self.rules_n = self.counts[SEC_RULES]
+        self.clusters_n = self.counts[SEC_CLUSTERS]
+        return 0
+
+    cdef int compile_regexes(self) except -1:
+        global known_matchers
+        cdef dict mine = {}
+        cdef uint32_t i
+        self.regexes = []
+        for i in range(self.counts[SEC_REGEXES]):
+            pattern = self.bytes_of(self.patterns[i])
+            matcher = known_matchers.get(pattern)
+            if matcher is None:
+                try:
+                    # The public fullmatch() costs four times as much as the bound method below it: it makes a generator and a
+                    # match object, and only "does it match" is asked here.
+                    matcher = compile_regex(pattern)._regexp.Match
+                except ValueError as error:
+                    raise SnapshotError(f"regexes[{i}]: {error}") from None
+            mine[pattern] = matcher
+            self.regexes.append(matcher)
+        known_matchers = mine
+        return 0
+
+    cdef bytes bytes_of(self, Str s):
+        cdef Span span = self.borrow(s)
+        return span.p[:span.n]
+
+    cdef str text_of(self, Str s):
+        return self.bytes_of(s).decode("utf-8", "replace")
+
+    @property
+    def counts_by_section(self):
+        """Records of each section; bytes for the strings."""
+        return {SECTION_NAMES[i]: self.counts[i] for i in range(SECTIONS)}
+
+    def describe(self):
+        """What an operator wants to see of it, ready for JSON."""
+        cdef uint32_t i
+        cdef const ListenerRec *listener
+        cdef const ClusterRec *cluster
+        listeners = []
+        for i in range(self.listeners_n):
+            listener = self.listeners + i
+            listeners.append({
+                "name": self.text_of(listener.name),
+                "address": self.text_of(self.ports[listener.port].address),
+                "hostname": self.text_of(listener.hostname),
+                "protocol": ("HTTP", "HTTPS", "TLS", "TCP")[listener.protocol],
+                "hosts": self.describe_hosts(listener.hosts, listener.hosts_mask),
+            })
+        clusters = []
+        for i in range(self.clusters_n):
+            cluster = self.clusters + i
+            clusters.append({"name": self.text_of(cluster.name), "id": f"{id64(cluster.id_lo, cluster.id_hi):016x}"})
+        return {
+            "revision": self.revision,
+            "bytes": self.size,
+            "counts": self.counts_by_section,
+            "listeners": listeners,
+            "routes": [self.text_of(self.routes[i].name) for i in range(self.routes_n)],
+            "clusters": clusters,
+        }
+
+    cdef list describe_hosts(self, uint32_t first, uint32_t mask):
+        cdef uint32_t i
+        cdef list hosts = []
+        for i in range(first, first + mask + 1):
+            if self.hosts[i].value != NONE:
+                host = self.text_of(self.hosts[i].host)
+                hosts.append(f"*{host}" if host[:1] in ("", ".") else host)
+        return sorted(hosts)
+
+    def __repr__(self):
+        return f"Snapshot(revision={self.revision}, rules={self.rules_n}, bytes={self.size})"
+
+
+def load(buffer):
+    """Verifies a blob and opens it in place; the buffer is kept and must not change. Raises SnapshotError."""
+    return Snapshot.load(buffer)
+
+
+def hash32(bytes text not None):
+    """hash32_of for control/compile."""
+    return hash32_of(<const uint8_t *> <const char *> text, <size_t> len(text))
+
+
+def seal(unsigned char[::1] blob not None):
+    """Writes the checksum of a finished blob into its header."""
+    cdef uint64_t check
+    if blob.shape[0] < HEADER_SIZE or blob.shape[0] & 7:
+        raise ValueError(f"{blob.shape[0]} bytes are no snapshot")
+    check = checksum_of(&blob[0] + SEALED_FROM, <size_t> blob.shape[0] - SEALED_FROM)
+    memcpy(&blob[16], &check, 8)
+
+
+def pack_header(size_t size, uint64_t revision):
+    """The header of a blob of that size, without its checksum."""
+    cdef BlobHeader header
+    if size >= NONE:
+        raise ValueError("configuration too large for one snapshot")
+    header.magic = MAGIC
+    header.version = VERSION
+    header.size = <uint32_t> size
+    header.sections = SECTIONS
+    header.check_lo = 0
+    header.check_hi = 0
+    header.revision_lo = <uint32_t> (revision & NONE)
+    header.revision_hi = <uint32_t> (revision >> 32)
+    return (<const uint8_t *> &header)[:sizeof(BlobHeader)]
