@@ -4,7 +4,7 @@ An Engine lives on one thread and one event loop. The shell adds `fileno()` to t
 `on_tick()` about every 20 ms.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 class Engine:

@@ -121,7 +121,7 @@ cdef dict describe_row(Snapshot s, const Row *row, str host, str path_type, str 
     }
 
 
-cdef bint is_host_of(str pattern, str host):
+cdef bint is_host_of(str pattern, str host) except -1:
     """Whether a vhost's host ("" any, ".x" below x) takes the host."""
     if not pattern:
         return True

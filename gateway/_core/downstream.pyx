@@ -1,0 +1,787 @@
+"""Client connections that speak HTTP/1.1, and the sockets that accept them; see downstream.pxd."""
+
+from cpython.ref cimport PyObject
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
+from libc.string cimport memcmp, memcpy, memmove, memset, strlen
+
+from gateway._core.buf cimport in_append, in_clear, in_consume, out_append, out_clear, out_commit, out_reserve, out_send
+from gateway._core.counters cimport (
+    S_BYTES_IN,
+    S_BYTES_OUT,
+    S_CONNECTIONS_ACCEPTED,
+    S_CONNECTIONS_ACTIVE,
+    S_CONNECTIONS_CLOSED,
+    S_CONNECTIONS_REFUSED,
+    S_DEADLINE_BODY,
+    S_DEADLINE_HEAD,
+    S_DEADLINE_IDLE,
+)
+from gateway._core.exchange cimport Exchange
+from gateway._core.faults cimport F_BODY_SHORT, F_PROXY_HEADER, fault_name, fault_status
+from gateway._core.h1_body cimport BODY_DATA, BODY_END, h1_body_decode, h1_body_start
+from gateway._core.h1_encode cimport (
+    CONN_CLOSE,
+    CONN_KEEP_ALIVE,
+    CONN_NONE,
+    CONN_UPGRADE,
+    h1_encode_chunk,
+    h1_encode_last_chunk,
+    h1_encode_response,
+    h1_head_bound,
+)
+from gateway._core.h1_parse cimport HeadLimits, h1_parse_request
+from gateway._core.headers cimport HEAD_EXPECT_CONTINUE, HEAD_KEEP_ALIVE, HeaderBlock
+from gateway._core.plane cimport DIRECT, HIGH_WATER, LOW_WATER, SCRATCH, Plane
+from gateway._core.proxy_protocol cimport ProxyHeader, parse_proxy_header
+from gateway._core.router cimport find_port
+from gateway._core.snapshot cimport NONE, LimitsRec, PortRec, Snapshot
+from gateway._core.sys cimport (
+    AF_INET,
+    AF_INET6,
+    EPOLLERR,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLRDHUP,
+    IPPROTO_TCP,
+    SHUT_WR,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    TCP_NODELAY,
+    accept4,
+    close,
+    getpeername,
+    inet_ntop,
+    ntohs,
+    recv,
+    setsockopt,
+    shutdown,
+    sockaddr,
+    sockaddr_in,
+    sockaddr_in6,
+    sockaddr_storage,
+    socklen_t,
+    ssize_t,
+)
+from gateway._core.timers cimport Timer
+from gateway._core.types cimport (
+    FLAG_DC,
+    FLAG_DPE,
+    FLAG_DT,
+    FRAME_CHUNKED,
+    FRAME_CLOSE,
+    FRAME_LENGTH,
+    FRAME_NONE,
+    FRAME_STREAM,
+    M_HEAD,
+    Span,
+)
+
+cdef enum:
+    READS = 4              # receives per turn
+    ACCEPTS = 64           # connections taken per turn
+    DROPPED = 65536        # bytes of content that are read and dropped to keep a connection usable
+    LINGER_MS = 2000       # how long a client may take to see a response after which we close
+    STALL_MS = 30000       # a client that reads must take STALL_BYTES, or everything, in this time
+    STALL_BYTES = 16384
+    MIN_RATE = 240         # bytes per second of request content, after the body timeout
+    REST_MS = 100          # pause of accepting when descriptors are out
+
+
+# ---- accepting ---------------------------------------------------------------------------------------------------------
+
+
+cdef class Acceptor(Pollable):
+    @staticmethod
+    cdef Acceptor new(Plane plane, int fd, uint64_t bind_id):
+        cdef Acceptor acceptor = Acceptor.__new__(Acceptor)
+        acceptor.plane = plane
+        acceptor.fd = fd
+        acceptor.bind_id = bind_id
+        acceptor.timer.owner = <PyObject *> acceptor
+        acceptor.rebind()
+        if plane.poller.add(acceptor, True) < 0:
+            acceptor.fd = -1
+            raise OSError(f"descriptor {fd} cannot be watched")
+        return acceptor
+
+    cdef void rebind(self) noexcept:
+        self.port = NONE
+        if self.plane.binding is not None:
+            self.port = find_port(self.plane.binding.snapshot, <uint32_t> (self.bind_id & 0xffffffff), <uint32_t> (self.bind_id >> 32))
+
+    cdef void stop(self) noexcept:
+        if self.fd >= 0:
+            self.plane.wheel.disarm(&self.timer)
+            if not self.resting:
+                self.plane.poller.remove(self, True)
+            # the descriptor belongs to the shell, which closes it
+            self.fd = -1
+
+    cdef void on_io(self, uint32_t events) noexcept:
+        cdef int fd
+        cdef int left = ACCEPTS
+        cdef uint32_t most = 0
+        cdef Snapshot snapshot
+        if self.port != NONE:
+            snapshot = self.plane.binding.snapshot
+            most = snapshot.limits[snapshot.listeners[snapshot.ports[self.port].listeners].limits].max_connections
+        while left:
+            left -= 1
+            fd = accept4(self.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                if errno == EINTR or errno == ECONNABORTED:
+                    continue
+                if errno != EAGAIN:
+                    # EMFILE, ENFILE, ENOBUFS, ENOMEM: the socket stays readable; without a rest the loop would spin on it
+                    self.plane.counters.bump(S_CONNECTIONS_REFUSED, 1)
+                    self.resting = True
+                    self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + REST_MS)
+                    self.plane.poller.remove(self, True)
+                return
+            if self.port == NONE or most and self.open >= most:
+                self.plane.counters.bump(S_CONNECTIONS_REFUSED, 1)
+                close(fd)
+                continue
+            H1Downstream.new(self.plane, self, fd)
+
+    cdef void on_timer(self, Timer *timer) noexcept:
+        if self.fd >= 0 and self.resting:
+            self.resting = False
+            if self.plane.poller.add(self, True) < 0:
+                self.resting = True
+                self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + REST_MS)
+
+
+# ---- one connection ----------------------------------------------------------------------------------------------------
+
+
+cdef class H1Downstream(Downstream):
+    def __dealloc__(self):
+        in_clear(&self.input)
+        out_clear(&self.out)
+
+    @staticmethod
+    cdef H1Downstream new(Plane plane, Acceptor acceptor, int fd):
+        cdef H1Downstream down = H1Downstream.__new__(H1Downstream)
+        cdef Snapshot snapshot = plane.binding.snapshot
+        cdef int one = 1
+        down.plane = plane
+        down.acceptor = acceptor
+        down.fd = fd
+        down.timer.owner = <PyObject *> down
+        down.state = DOWN_PROXY if snapshot.ports[acceptor.port].proxy_protocol else DOWN_IDLE
+        down.opened_ms = plane.poller.now_ms
+        # fails on a Unix socket, where it means nothing
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+        if plane.poller.add(down, False) < 0:
+            close(fd)
+            down.fd = -1
+            down.state = DOWN_CLOSED
+            plane.counters.bump(S_CONNECTIONS_REFUSED, 1)
+            return down
+        acceptor.open += 1
+        plane.downstreams += 1
+        plane.counters.bump(S_CONNECTIONS_ACCEPTED, 1)
+        plane.counters.bump(S_CONNECTIONS_ACTIVE, 1)
+        if down.state == DOWN_PROXY:
+            down.set_deadline(plane.poller.now_ms + down.limits().header_timeout)
+        else:
+            down.set_deadline(plane.poller.now_ms + down.limits().idle_timeout)
+        return down
+
+    cdef const LimitsRec *limits(self) noexcept:
+        """Of the first listener on the port: before the host is known there is no other."""
+        cdef Snapshot snapshot
+        cdef uint32_t port = self.acceptor.port
+        if self.exchange is not None and self.exchange.limits != NULL:
+            return self.exchange.limits
+        snapshot = self.plane.binding.snapshot
+        if port == NONE:
+            return &snapshot.limits[0]
+        return &snapshot.limits[snapshot.listeners[snapshot.ports[port].listeners].limits]
+
+    cdef void set_deadline(self, uint64_t deadline) noexcept:
+        self.deadline = deadline
+        self.plane.wheel.arm(&self.timer, deadline)
+
+    # ---- readiness -----------------------------------------------------------------------------------------------------
+
+    cdef void on_io(self, uint32_t events) noexcept:
+        if events & EPOLLERR:
+            # reset by the client: what it sent before is worth nothing any more
+            self.lost(FLAG_DC)
+            return
+        if events & (EPOLLRDHUP | EPOLLHUP):
+            self.ended = True
+        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP):
+            self.readable = True
+            if self.wants_input():
+                self.read()
+        if events & EPOLLOUT and self.state != DOWN_CLOSED and self.out.size:
+            self.write(NULL, 0)
+
+    cdef bint wants_input(self) noexcept:
+        return not self.paused and self.state != DOWN_WAIT and self.state != DOWN_FLUSH and self.state != DOWN_CLOSED
+
+    cdef void on_ready(self) noexcept:
+        if self.wants_input() and (self.readable or self.input.end > self.input.start):
+            self.read()
+
+    cdef void on_flush(self) noexcept:
+        if self.state != DOWN_CLOSED:
+            self.write(NULL, 0)
+
+    cdef void on_timer(self, Timer *timer) noexcept:
+        cdef uint64_t now = self.plane.poller.now_ms
+        cdef const LimitsRec *limits = self.limits()
+        if self.state == DOWN_IDLE and self.out.size == 0:
+            if now < self.deadline:
+                self.set_deadline(self.deadline)
+                return
+            self.plane.counters.bump(S_DEADLINE_IDLE, 1)
+            self.close()
+        elif self.state == DOWN_PROXY:
+            self.plane.counters.bump(S_DEADLINE_HEAD, 1)
+            self.close()
+        elif self.state == DOWN_HEAD:
+            if now < self.head_ms + limits.header_timeout:
+                self.set_deadline(self.head_ms + limits.header_timeout)
+                return
+            self.plane.counters.bump(S_DEADLINE_HEAD, 1)
+            self.refuse(408, FLAG_DT, b"header_timeout")
+        elif self.state == DOWN_LINGER or self.state == DOWN_FLUSH and self.out.size == 0:
+            self.close()
+        elif self.out.size:
+            # a client that takes nothing, or a drip (class D9)
+            if self.moved < self.progress + STALL_BYTES and now >= self.deadline:
+                self.lost(FLAG_DC)
+                return
+            self.progress = self.moved
+            self.set_deadline(now + STALL_MS)
+        elif self.state == DOWN_BODY and not self.paused and limits.body_timeout:
+            if now < self.deadline:
+                self.set_deadline(self.deadline)
+                return
+            if self.moved - self.progress < <uint64_t> MIN_RATE * limits.body_timeout // 1000:
+                self.plane.counters.bump(S_DEADLINE_BODY, 1)
+                if self.exchange is None:
+                    self.close()
+                elif self.exchange.responded:
+                    self.exchange.flags |= FLAG_DT
+                    self.exchange.give_up()
+                else:
+                    self.exchange.reply(408, FLAG_DT, b"body_timeout")
+                return
+            self.progress = self.moved
+            self.set_deadline(now + limits.body_timeout)
+        else:
+            self.progress = self.moved
+            self.set_deadline(now + (limits.body_timeout if limits.body_timeout else <uint32_t> STALL_MS))
+
+    # ---- reading -------------------------------------------------------------------------------------------------------
+
+    cdef void read(self) noexcept:
+        cdef uint8_t *scratch = self.plane.scratch
+        cdef ssize_t got
+        cdef size_t used
+        cdef size_t held = self.input.end - self.input.start
+        cdef int left = READS
+        if held:
+            used = self.feed(self.input.data + self.input.start, held)
+            if self.state == DOWN_CLOSED:
+                return
+            in_consume(&self.input, used)
+            if not self.wants_input():
+                return
+        while left and self.readable:
+            left -= 1
+            got = recv(self.fd, scratch, SCRATCH, 0)
+            if got > 0:
+                self.plane.counters.bump(S_BYTES_IN, <uint64_t> got)
+                self.moved += <uint64_t> got
+                if got < SCRATCH and not self.ended:
+                    self.readable = False
+                held = self.input.end - self.input.start
+                if held:
+                    if in_append(&self.input, scratch, <size_t> got) < 0:
+                        self.lost(FLAG_DC)
+                        return
+                    used = self.feed(self.input.data + self.input.start, held + <size_t> got)
+                    if self.state == DOWN_CLOSED:
+                        return
+                    in_consume(&self.input, used)
+                else:
+                    used = self.feed(scratch, <size_t> got)
+                    if self.state == DOWN_CLOSED:
+                        return
+                    if used < <size_t> got and in_append(&self.input, scratch + used, <size_t> got - used) < 0:
+                        self.lost(FLAG_DC)
+                        return
+                if not self.wants_input():
+                    return
+            elif got == 0:
+                self.readable = False
+                self.eof = True
+                self.on_eof()
+                return
+            elif errno == EAGAIN:
+                self.readable = False
+                return
+            elif errno != EINTR:
+                self.readable = False
+                self.lost(FLAG_DC)
+                return
+        if self.readable:
+            self.plane.poller.push_ready(self)
+
+    cdef void on_eof(self) noexcept:
+        if self.state == DOWN_IDLE or self.state == DOWN_PROXY:
+            if self.out.size:
+                self.state = DOWN_FLUSH
+            else:
+                self.close()
+        elif self.state == DOWN_LINGER:
+            self.close()
+        elif self.state == DOWN_TUNNEL:
+            self.exchange.on_request_end(None)
+        elif self.state == DOWN_HEAD:
+            # half a head: nobody waits for an answer to it
+            self.exchange.refuse(0, FLAG_DC, b"head_cut")
+            self.exchange = None
+            self.close()
+        elif self.state == DOWN_BODY:
+            if self.exchange is None:
+                self.end_after_flush()
+            else:
+                # the upstream must see an aborted message, not a complete one (checklist item 10)
+                self.plane.counters.fault(F_BODY_SHORT)
+                self.lost(FLAG_DC)
+
+    cdef size_t feed(self, const uint8_t *p, size_t n) noexcept:
+        """Consumes what it can of p[0:n]; the number of bytes. The caller keeps the rest and looks at the state."""
+        cdef size_t used = 0
+        cdef size_t took
+        while used < n and not self.paused:
+            if self.state == DOWN_IDLE or self.state == DOWN_HEAD:
+                took = self.feed_head(p + used, n - used)
+                if took == 0:
+                    break
+                used += took
+            elif self.state == DOWN_BODY:
+                used += self.feed_body(p + used, n - used)
+            elif self.state == DOWN_WAIT or self.state == DOWN_FLUSH:
+                break
+            elif self.state == DOWN_TUNNEL:
+                self.exchange.on_request_body(p + used, n - used)
+                return n
+            elif self.state == DOWN_PROXY:
+                took = self.feed_proxy(p + used, n - used)
+                if took == 0:
+                    break
+                used += took
+            else:
+                return n
+        return used
+
+    cdef size_t feed_proxy(self, const uint8_t *p, size_t n) noexcept:
+        cdef ProxyHeader header
+        cdef int took = parse_proxy_header(p, n, &header)
+        cdef const char *text
+        if took < 0:
+            self.plane.counters.fault(F_PROXY_HEADER)
+            self.close()
+            return n
+        if took == 0:
+            return 0
+        if header.family:
+            text = inet_ntop(AF_INET if header.family == 4 else AF_INET6, header.source, <char *> self.peer, 48)
+            if text != NULL:
+                self.peer_n = <uint8_t> strlen(text)
+                self.peer_port = header.source_port
+        self.state = DOWN_IDLE
+        self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
+        return <size_t> took
+
+    cdef size_t feed_head(self, const uint8_t *p, size_t n) noexcept:
+        cdef Exchange ex = self.exchange
+        cdef Snapshot snapshot
+        cdef const LimitsRec *limits
+        cdef HeadLimits head_limits
+        cdef int took
+        if ex is None:
+            # An answer still on its way out to a client that does not read: no further request until it is.
+            if self.out.size > HIGH_WATER:
+                return 0
+            ex = Exchange.new(self.plane, self)
+            self.exchange = ex
+            self.parser.pos = self.parser.scan = 0
+            self.parser.phase = self.parser.blank = 0
+            self.head_ms = self.plane.poller.now_ms
+            self.state = DOWN_HEAD
+            snapshot = ex.binding.snapshot
+            ex.port = self.acceptor.port
+            if ex.port == NONE:
+                # the listener is gone from the configuration: a last answer, from the limits of any
+                ex.limits = &snapshot.limits[0]
+            else:
+                ex.limits = &snapshot.limits[snapshot.listeners[snapshot.ports[ex.port].listeners].limits]
+                ex.port_number = snapshot.listeners[snapshot.ports[ex.port].listeners].port_number
+            if self.peer_n == 0:
+                self.learn_peer()
+            memcpy(ex.peer, self.peer, self.peer_n)
+            ex.peer_n = self.peer_n
+        limits = ex.limits
+        head_limits.max_count = limits.max_header_count
+        head_limits.max_bytes = limits.max_header_bytes
+        head_limits.max_line = limits.max_request_line
+        took = h1_parse_request(&self.parser, ex.request, p, n, &head_limits)
+        if took == 0:
+            if self.timer.slot == 0 or self.deadline > self.head_ms + limits.header_timeout:
+                self.set_deadline(self.head_ms + limits.header_timeout)
+            return 0
+        if took < 0:
+            self.plane.counters.fault(-took)
+            self.refuse(fault_status(-took), FLAG_DPE, fault_name(-took))
+            return n
+        self.requests += 1
+        self.version = ex.request.version
+        self.is_head = ex.request.method == M_HEAD
+        self.close_after = not ex.request.flags & HEAD_KEEP_ALIVE
+        h1_body_start(&self.decoder, ex.request.framing, ex.request.length, True)
+        if ex.request.framing == FRAME_NONE or ex.request.framing == FRAME_LENGTH and ex.request.length == 0:
+            self.state = DOWN_WAIT
+            ex.request.framing = FRAME_NONE if ex.request.framing == FRAME_NONE else FRAME_LENGTH
+        else:
+            self.state = DOWN_BODY
+            self.progress = self.moved
+            if limits.body_timeout:
+                self.set_deadline(self.plane.poller.now_ms + limits.body_timeout)
+        if ex.port == NONE:
+            ex.reply(404, 0, b"listener_gone")
+        else:
+            ex.begin()
+            if self.state == DOWN_WAIT and self.exchange is ex and ex.request.framing == FRAME_LENGTH and not ex.request_done:
+                ex.on_request_end(None)
+        return <size_t> took
+
+    cdef size_t feed_body(self, const uint8_t *p, size_t n) noexcept:
+        cdef size_t used = 0
+        cdef size_t took
+        cdef Span span
+        cdef HeaderBlock trailers
+        cdef int step
+        if self.exchange is not None:
+            trailers = self.exchange.trailers
+        else:
+            trailers = HeaderBlock.new()
+        while not self.paused and self.state == DOWN_BODY:
+            took = 0
+            step = h1_body_decode(&self.decoder, trailers, p + used, n - used, &took, &span)
+            used += took
+            if step == BODY_DATA:
+                if self.exchange is None:
+                    if span.n > self.drop_budget:
+                        self.end_after_flush()
+                        return n
+                    self.drop_budget -= <uint32_t> span.n
+                else:
+                    self.exchange.on_request_body(span.p, span.n)
+                    if self.state != DOWN_BODY:
+                        break
+                if self.decoder.framing == FRAME_LENGTH and self.decoder.remaining == 0:
+                    self.request_complete()
+                    return used
+                if used == n:
+                    return n
+            elif step == BODY_END:
+                self.request_complete()
+                return used
+            elif step < 0:
+                if self.exchange is None:
+                    self.end_after_flush()
+                else:
+                    self.close_after = True
+                    self.exchange.on_request_fault(-step)
+                return n
+            else:
+                return n
+        return used
+
+    cdef void request_complete(self) noexcept:
+        cdef HeaderBlock trailers
+        if self.exchange is None:
+            self.next_request()
+            return
+        self.state = DOWN_WAIT
+        trailers = self.exchange.trailers
+        self.exchange.on_request_end(trailers if trailers.count else None)
+
+    cdef void refuse(self, int status, uint32_t flag, const char *detail) noexcept:
+        """Answers a head that is not valid, and closes: nothing after it is parsed (checklist item 46)."""
+        self.close_after = True
+        self.is_head = False
+        self.version = 11
+        self.exchange.refuse(status, flag, detail)
+
+    cdef void learn_peer(self) noexcept:
+        """The client's address as text; asked for once per connection, with its first request."""
+        cdef sockaddr_storage storage
+        cdef socklen_t n = sizeof(storage)
+        cdef const char *text = NULL
+        memset(&storage, 0, sizeof(storage))
+        if getpeername(self.fd, <sockaddr *> &storage, &n) == 0:
+            if storage.ss_family == AF_INET:
+                text = inet_ntop(AF_INET, &(<sockaddr_in *> &storage).sin_addr, <char *> self.peer, 48)
+                self.peer_port = ntohs((<sockaddr_in *> &storage).sin_port)
+            elif storage.ss_family == AF_INET6:
+                text = inet_ntop(AF_INET6, &(<sockaddr_in6 *> &storage).sin6_addr, <char *> self.peer, 48)
+                self.peer_port = ntohs((<sockaddr_in6 *> &storage).sin6_port)
+        if text == NULL:
+            memcpy(self.peer, <const char *> b"unknown", 7)
+            self.peer_n = 7
+            return
+        self.peer_n = <uint8_t> strlen(text)
+        # an IPv4 client on a dual-stack socket is an IPv4 client
+        if self.peer_n > 7 and memcmp(self.peer, <const char *> b"::ffff:", 7) == 0:
+            self.peer_n -= 7
+            memmove(self.peer, self.peer + 7, self.peer_n)
+
+    # ---- what the exchange calls ---------------------------------------------------------------------------------------
+
+    cdef bint is_request_done(self) noexcept:
+        return self.state != DOWN_BODY
+
+    cdef void pause_reading(self) noexcept:
+        self.paused = True
+
+    cdef void resume_reading(self) noexcept:
+        if self.paused:
+            self.paused = False
+            self.progress = self.moved
+            self.plane.poller.push_ready(self)
+
+    cdef void send_informational(self, HeaderBlock head) noexcept:
+        cdef uint8_t *to
+        # an HTTP/1.0 client never sees one (RFC 9110 §15.2)
+        if self.version == 10 or self.state == DOWN_CLOSED:
+            return
+        to = out_reserve(&self.out, h1_head_bound(head))
+        if to == NULL:
+            return
+        out_commit(&self.out, h1_encode_response(to, head, FRAME_NONE, 0, CONN_NONE, False))
+        self.plane.poller.push_flush(self)
+
+    cdef bint must_close(self, HeaderBlock head) noexcept:
+        """Whether the response about to be sent is the connection's last."""
+        cdef const LimitsRec *limits = self.limits()
+        if self.close_after or self.plane.draining or self.acceptor.port == NONE or self.eof:
+            return True
+        if limits.max_requests and self.requests >= limits.max_requests:
+            return True
+        # Unread content of an early response is either short enough to be read and dropped, or ends the connection (item 11).
+        if self.state == DOWN_BODY and self.exchange is not None:
+            if self.decoder.framing != FRAME_LENGTH or self.decoder.remaining > DROPPED:
+                return self.exchange.upstream is None
+            return self.exchange.request.flags & HEAD_EXPECT_CONTINUE != 0 and self.exchange.upstream is None
+        return False
+
+    cdef void send_head(self, HeaderBlock head) noexcept:
+        cdef uint8_t *to
+        cdef int connection = CONN_NONE
+        cdef bint bodiless = self.is_head or head.status == 204 or head.status == 304
+        cdef uint8_t framing = head.framing
+        if self.state == DOWN_CLOSED:
+            return
+        if head.status == 101:
+            connection = CONN_UPGRADE
+            framing = FRAME_NONE
+        else:
+            self.close_after = self.must_close(head)
+            if bodiless:
+                framing = FRAME_NONE
+            elif framing != FRAME_LENGTH:
+                if framing == FRAME_NONE:
+                    head.length = 0
+                    framing = FRAME_LENGTH
+                elif self.version == 10:
+                    framing = FRAME_CLOSE
+                    self.close_after = True
+                else:
+                    framing = FRAME_CHUNKED
+            if self.close_after:
+                connection = CONN_CLOSE
+            elif self.version == 10:
+                connection = CONN_KEEP_ALIVE
+        self.framing = framing
+        to = out_reserve(&self.out, h1_head_bound(head))
+        if to == NULL:
+            self.lost(FLAG_DC)
+            return
+        out_commit(&self.out, h1_encode_response(to, head, framing, head.length, connection, bodiless))
+        self.plane.poller.push_flush(self)
+
+    cdef bint send_body(self, const uint8_t *p, size_t n) noexcept:
+        cdef uint8_t *to
+        if self.state == DOWN_CLOSED or self.framing == FRAME_NONE and self.state != DOWN_TUNNEL:
+            return False
+        if self.framing == FRAME_CHUNKED:
+            to = out_reserve(&self.out, 20)
+            if to == NULL:
+                self.lost(FLAG_DC)
+                return False
+            out_commit(&self.out, h1_encode_chunk(to, n))
+        if n >= DIRECT:
+            self.write(p, n)
+        elif out_append(&self.out, p, n) < 0:
+            self.lost(FLAG_DC)
+        else:
+            self.plane.poller.push_flush(self)
+        if self.state == DOWN_CLOSED:
+            return False
+        if self.framing == FRAME_CHUNKED and out_append(&self.out, <const uint8_t *> b"\r\n", 2) == 0:
+            self.plane.poller.push_flush(self)
+        if self.out.size > HIGH_WATER:
+            self.drained_due = True
+            return True
+        return False
+
+    cdef void finish(self, HeaderBlock trailers) noexcept:
+        cdef uint8_t *to
+        cdef size_t bound = 5
+        if self.state == DOWN_CLOSED:
+            return
+        if self.state == DOWN_TUNNEL:
+            if self.eof:
+                self.exchange = None
+                self.end_after_flush()
+            else:
+                self.shut = True
+                self.plane.poller.push_flush(self)
+            return
+        self.exchange = None
+        self.drained_due = False
+        if self.framing == FRAME_CHUNKED:
+            if trailers is not None:
+                bound += h1_head_bound(trailers)
+            to = out_reserve(&self.out, bound)
+            if to == NULL:
+                self.lost(FLAG_DC)
+                return
+            out_commit(&self.out, h1_encode_last_chunk(to, trailers))
+            self.plane.poller.push_flush(self)
+        if self.close_after:
+            self.end_after_flush()
+        elif self.state == DOWN_BODY:
+            # the response came before the content did: the rest of it is dropped
+            self.paused = False
+            self.drop_budget = DROPPED
+            if self.decoder.framing != FRAME_LENGTH or self.decoder.remaining > DROPPED:
+                self.end_after_flush()
+            else:
+                self.plane.poller.push_ready(self)
+        else:
+            self.next_request()
+
+    cdef void next_request(self) noexcept:
+        self.state = DOWN_IDLE
+        self.paused = False
+        self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
+        if self.readable or self.input.end > self.input.start:
+            self.plane.poller.push_ready(self)
+
+    cdef void open_tunnel(self) noexcept:
+        self.state = DOWN_TUNNEL
+        self.framing = FRAME_CLOSE
+        if self.readable or self.input.end > self.input.start:
+            self.plane.poller.push_ready(self)
+
+    cdef void abort(self) noexcept:
+        # Without the last chunk, or short of the length: the client sees that it is not complete. What is queued may still help it.
+        self.exchange = None
+        if self.state == DOWN_CLOSED:
+            return
+        self.write(NULL, 0)
+        self.close()
+
+    # ---- writing -------------------------------------------------------------------------------------------------------
+
+    cdef void write(self, const uint8_t *p, size_t n) noexcept:
+        cdef Py_ssize_t sent = out_send(self.fd, &self.out, p, n)
+        if sent < 0:
+            out_clear(&self.out)
+            self.lost(FLAG_DC)
+            return
+        self.moved += <uint64_t> sent
+        self.plane.counters.bump(S_BYTES_OUT, <uint64_t> sent)
+        if self.out.size:
+            if self.deadline > self.plane.poller.now_ms + STALL_MS or sent > 0:
+                self.progress = self.moved
+                self.set_deadline(self.plane.poller.now_ms + STALL_MS)
+        if self.drained_due and self.out.size <= LOW_WATER and self.exchange is not None:
+            self.drained_due = False
+            self.exchange.on_downstream_drained()
+        if self.out.size == 0:
+            if self.state == DOWN_FLUSH:
+                self.end_after_flush()
+            elif self.state == DOWN_IDLE:
+                if self.input.end > self.input.start:
+                    self.plane.poller.push_ready(self)
+            elif self.shut and self.state == DOWN_TUNNEL:
+                shutdown(self.fd, SHUT_WR)
+
+    # ---- the end -------------------------------------------------------------------------------------------------------
+
+    cdef void end_after_flush(self) noexcept:
+        """Closes once everything is written, and in a way that the client gets to read it."""
+        cdef bint unread = self.state == DOWN_BODY or self.state == DOWN_HEAD or self.input.end > self.input.start or self.readable
+        if self.state != DOWN_FLUSH:
+            # remembered in drop_budget, which has no other use from here on
+            self.drop_budget = 1 if unread and not self.eof else 0
+            self.state = DOWN_FLUSH
+            in_clear(&self.input)
+            self.set_deadline(self.plane.poller.now_ms + STALL_MS)
+        if self.out.size:
+            self.plane.poller.push_flush(self)
+            return
+        if self.drop_budget == 0:
+            self.close()
+            return
+        # Closing with input unread would reset the connection under the response (RFC 9112 §9.6).
+        shutdown(self.fd, SHUT_WR)
+        self.state = DOWN_LINGER
+        self.paused = False
+        self.set_deadline(self.plane.poller.now_ms + LINGER_MS)
+        self.readable = True
+        self.plane.poller.push_ready(self)
+
+    cdef void lost(self, uint32_t flag) noexcept:
+        """The client is gone."""
+        cdef Exchange ex = self.exchange
+        self.exchange = None
+        if self.state == DOWN_CLOSED:
+            return
+        self.close()
+        if ex is not None:
+            if self.parser.phase or ex.phase == 0:
+                ex.refuse(0, flag, b"client_gone")
+            else:
+                ex.on_downstream_lost(flag)
+
+    cdef void close(self) noexcept:
+        if self.state == DOWN_CLOSED:
+            return
+        self.state = DOWN_CLOSED
+        self.plane.wheel.disarm(&self.timer)
+        self.plane.poller.remove(self, False)
+        close(self.fd)
+        self.fd = -1
+        self.acceptor.open -= 1
+        self.plane.downstreams -= 1
+        self.plane.counters.bump(S_CONNECTIONS_ACTIVE, <uint64_t> -1)
+        self.plane.counters.bump(S_CONNECTIONS_CLOSED, 1)
+
+    cdef void drain(self) noexcept:
+        """Closes at the next moment at which nobody loses anything by it."""
+        if self.state == DOWN_IDLE and self.out.size == 0 and not self.readable and self.input.end == self.input.start:
+            self.close()

@@ -1,0 +1,17 @@
+# engine.pxd - level 10: the data plane of one worker, as its Python shell drives it. The contract is engine.pyi.
+# Owns: the Plane, the clusters by id, the acceptors by bind id. Called by: worker.
+
+from gateway._core.plane cimport Plane
+from gateway._core.snapshot cimport Snapshot
+from gateway._core.types cimport uint64_t
+
+cdef class Engine:
+    cdef object __weakref__
+    cdef Plane plane
+    cdef dict clusters     # id -> pool.Cluster; those that no snapshot names any more leave at the next swap, once nobody uses them
+    cdef dict acceptors    # bind id -> downstream.Acceptor
+    cdef dict pending      # id -> endpoints that came before the snapshot that names their cluster
+    cdef uint64_t drain_deadline  # monotonic ms; 0: not draining
+
+    cdef list downstreams(self)
+    cdef void retire_series(self, Snapshot snapshot) noexcept

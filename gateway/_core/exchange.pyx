@@ -1,0 +1,782 @@
+"""One request and its response; see exchange.pxd.
+
+Read from top to bottom this is the life of a request: begin, the phases in order, the events that connections report,
+the one decision about retries, and the end.
+"""
+
+from cpython.ref cimport PyObject
+from libc.string cimport memcmp, memset, strlen
+
+from gateway._core.balance cimport hash64_of
+from gateway._core.buf cimport Block, out_append, out_clear
+from gateway._core.chain cimport Redirect, run_request_filters, run_response_filters
+from gateway._core.counters cimport S_REQUESTS, S_REQUESTS_ACTIVE, S_TUNNELS_ACTIVE, S_UPGRADES
+from gateway._core.faults cimport F_BODY_LARGE, F_NONE, fault_name, fault_status
+from gateway._core.forward cimport ForwardFacts, forward_request
+from gateway._core.headers cimport HEAD_ASTERISK, HEAD_TE_TRAILERS, HEAD_UPGRADE, Field, HeaderBlock
+from gateway._core.plane cimport Binding, Plane
+from gateway._core.pool cimport ACQUIRED_DIAL, ACQUIRED_FULL, ACQUIRED_IDLE, Cluster, Endpoint
+from gateway._core.record cimport RecordFacts
+from gateway._core.reply cimport make_reply
+from gateway._core.router cimport Decision, route_request
+from gateway._core.seam cimport (
+    LOSS_CONNECT,
+    LOSS_CONNECT_TIMEOUT,
+    LOSS_GARBAGE,
+    LOSS_RESET,
+    LOSS_STALE,
+    LOSS_TIMEOUT,
+    LOSS_TRUNCATED,
+    LOSS_UNSENT,
+    Downstream,
+    Flow,
+    Upstream,
+)
+from gateway._core.snapshot cimport NONE, BackendRec, ListenerRec, RuleRec, Snapshot, id64
+from gateway._core.sys cimport CLOCK_REALTIME, clock_us
+from gateway._core.timers cimport Timer
+from gateway._core.tokens cimport T_COOKIE, T_LOCATION, T_OTHER
+from gateway._core.types cimport (
+    FLAG_DC,
+    FLAG_DPE,
+    FLAG_LR,
+    FLAG_NC,
+    FLAG_NR,
+    FLAG_SI,
+    FLAG_UC,
+    FLAG_UF,
+    FLAG_UH,
+    FLAG_UO,
+    FLAG_UPE,
+    FLAG_URX,
+    FLAG_UT,
+    FRAME_NONE,
+    M_DELETE,
+    M_GET,
+    M_HEAD,
+    M_OPTIONS,
+    M_PUT,
+    Ref,
+    Span,
+)
+from gateway._core.upstream cimport H1Upstream, dial
+from gateway._core.validate cimport filter_trailers
+
+cdef enum:
+    SPARE = 1024           # finished exchanges kept for the next requests
+
+cdef uint32_t last_ticket = 0
+
+
+cdef uint32_t next_ticket() noexcept nogil:
+    global last_ticket
+    last_ticket += 1
+    if last_ticket == 0:
+        last_ticket = 1
+    return last_ticket
+
+
+cdef class Exchange(Flow):
+    def __dealloc__(self):
+        out_clear(&self.replay)
+
+    @staticmethod
+    cdef Exchange new(Plane plane, Downstream downstream):
+        cdef Exchange ex
+        if plane.spare:
+            ex = <Exchange> plane.spare.pop()
+        else:
+            ex = Exchange.__new__(Exchange)
+            ex.plane = plane
+            ex.request = HeaderBlock.new()
+            ex.response = HeaderBlock.new()
+            ex.trailers = HeaderBlock.new()
+            ex.timer.owner = <PyObject *> ex
+        ex.downstream = downstream
+        ex.binding = plane.binding
+        ex.over = False
+        ex.phase = PHASE_HEAD
+        ex.start_us = plane.poller.now_us
+        ex.wall_us = clock_us(CLOCK_REALTIME)
+        plane.counters.bump(S_REQUESTS_ACTIVE, 1)
+        return ex
+
+    # ---- the phases ----------------------------------------------------------------------------------------------------
+
+    cdef void begin(self) noexcept:
+        self.plane.counters.bump(S_REQUESTS, 1)
+        self.request_done = self.request.framing == FRAME_NONE
+        self.replayable = True
+        self.active_ms = self.plane.poller.now_ms
+        self.run(PHASE_ROUTE)
+
+    cdef void run(self, uint8_t phase) noexcept:
+        """The engine: one phase after the other, until one waits for an event or ends the exchange."""
+        cdef int verdict
+        while True:
+            self.phase = phase
+            if phase == PHASE_ROUTE:
+                verdict = self.phase_route()
+            elif phase == PHASE_REQUEST_FILTERS:
+                verdict = self.phase_request_filters()
+            elif phase == PHASE_PICK:
+                verdict = self.phase_pick()
+            elif phase == PHASE_ACQUIRE:
+                verdict = self.phase_acquire()
+            elif phase == PHASE_SEND:
+                verdict = self.phase_send()
+            elif phase == PHASE_RESPONSE_HEAD:
+                verdict = WAIT
+            elif phase == PHASE_RESPONSE_FILTERS:
+                verdict = self.phase_response_filters()
+            else:
+                verdict = self.phase_stream()
+            if verdict != NEXT:
+                return
+            phase += 1
+
+    cdef int phase_route(self) noexcept:
+        cdef Snapshot snapshot = self.binding.snapshot
+        if self.request.flags & HEAD_ASTERISK:
+            # OPTIONS * asks about this server, which is us (RFC 9110 §9.3.7).
+            self.reply(200, FLAG_LR, NULL)
+            return DONE
+        route_request(snapshot, self.port, self.request, &self.decision)
+        if self.decision.listener != NONE:
+            self.limits = &snapshot.limits[snapshot.listeners[self.decision.listener].limits]
+        if self.decision.rule == NONE:
+            self.reply(404, FLAG_NR, b"no_route")
+            return DONE
+        self.rule = &snapshot.rules[self.decision.rule]
+        if self.rule.request_timeout:
+            self.request_deadline = self.active_ms + self.rule.request_timeout
+        return NEXT
+
+    cdef int phase_request_filters(self) noexcept:
+        cdef Snapshot snapshot = self.binding.snapshot
+        cdef ForwardFacts facts
+        cdef Redirect redirect
+        cdef bint answer_here = False
+        cdef int outcome
+        facts.peer.p = self.peer
+        facts.peer.n = self.peer_n
+        facts.node = self.plane.borrow_node()
+        facts.trusted_hops = snapshot.listeners[self.decision.listener].trusted_hops
+        facts.port = self.port_number
+        facts.secure = self.secure
+        facts.random_hi = self.plane.next_random()
+        facts.random_lo = self.plane.next_random()
+        outcome = forward_request(self.request, &facts, &answer_here)
+        if outcome == 0 and not answer_here:
+            self.client = facts.client
+            self.request_id = facts.request_id
+            if self.rule.filters_n:
+                redirect.status = 0
+                outcome = run_request_filters(snapshot, self.rule.filters, self.rule.filters_n, self.request, &self.decision,
+                                              self.secure, self.port_number, &redirect)
+                if outcome > 0:
+                    self.redirect(redirect.status, redirect.location)
+                    return DONE
+        if outcome < 0:
+            if outcome == -1:
+                self.reply(503, FLAG_UO, b"memory")
+            else:
+                self.plane.counters.fault(-outcome)
+                self.reply(fault_status(-outcome), FLAG_DPE, fault_name(-outcome))
+            return DONE
+        if answer_here:
+            self.reply(200, FLAG_LR, b"max_forwards")
+            return DONE
+        return NEXT
+
+    cdef void redirect(self, uint16_t status, Ref location) noexcept:
+        cdef Span span = self.request.borrow(location)
+        self.response.clear()
+        self.response.status = status
+        if self.response.add(T_LOCATION, <const uint8_t *> b"location", 8, span.p, span.n) < 0:
+            self.reply(503, FLAG_UO, b"memory")
+            return
+        self.flags |= FLAG_LR
+        self.send_reply(status)
+
+    cdef int phase_pick(self) noexcept:
+        """The backend by weight, once; then an endpoint of its cluster that was not tried yet."""
+        cdef Snapshot snapshot = self.binding.snapshot
+        cdef Redirect redirect
+        cdef uint64_t key = 0
+        cdef bint has_key
+        if self.backend == NULL:
+            self.backend = pick_backend(snapshot, self.rule, self.plane.next_random())
+            if self.backend == NULL or self.backend.cluster == NONE:
+                self.reply(500, FLAG_NC, b"no_cluster")
+                return DONE
+            self.cluster = <Cluster> self.binding.clusters[self.backend.cluster]
+            if self.backend.filters_n and run_request_filters(snapshot, self.backend.filters, self.backend.filters_n, self.request,
+                                                              &self.decision, self.secure, self.port_number, &redirect) != 0:
+                self.reply(500, FLAG_NC, b"backend_filter")
+                return DONE
+        has_key = self.cluster.key_kind != 0 and self.hash_key(&key)
+        self.endpoint = self.cluster.pick(has_key, key, self.tried, self.tried_n)
+        if self.endpoint is None:
+            self.cluster.series.no_endpoint += 1
+            self.reply(503, FLAG_UH, b"no_endpoint")
+            return DONE
+        if self.tried_n < MAX_TRIED:
+            self.tried[self.tried_n] = self.endpoint.index
+            self.tried_n += 1
+        return NEXT
+
+    cdef bint hash_key(self, uint64_t *key) noexcept:
+        """The value that consistent hashing goes by; False when the request has none."""
+        cdef bytes name = self.cluster.key_name
+        cdef const uint8_t *p = <const uint8_t *> <const char *> name
+        cdef size_t n = <size_t> len(name)
+        cdef Field *field
+        cdef Span span
+        if self.cluster.key_kind == 1:
+            field = self.request.find_name(p, n)
+            if field == NULL:
+                return False
+            span = self.request.borrow_value(field)
+        elif self.cluster.key_kind == 2:
+            field = self.request.find(T_COOKIE)
+            span.n = 0
+            while field != NULL and not find_pair(self.request.borrow_value(field), 59, p, n, &span):
+                field = self.request.find_next(field)
+            if field == NULL:
+                return False
+        elif self.cluster.key_kind == 3:
+            if not find_pair(self.request.borrow(self.request.query), 38, p, n, &span):
+                return False
+        else:
+            span = self.request.borrow(self.client)
+        key[0] = hash64_of(span.p, span.n)
+        return True
+
+    cdef int phase_acquire(self) noexcept:
+        cdef int verdict = 0
+        cdef Upstream upstream
+        self.attempts += 1
+        self.attempt_us = self.plane.poller.now_us
+        self.ticket = next_ticket()
+        upstream = self.cluster.acquire(self.endpoint, self, self.ticket, &verdict)
+        if verdict == ACQUIRED_IDLE:
+            self.ticket = 0
+            self.upstream = upstream
+            return NEXT
+        if verdict == ACQUIRED_FULL:
+            self.ticket = 0
+            self.reply(503, FLAG_UO, b"overflow")
+            return DONE
+        self.pause_request()
+        self.attempt_deadline = 0
+        self.arm()
+        if verdict == ACQUIRED_DIAL:
+            dial(self.plane, self.cluster, self.endpoint)
+        return WAIT
+
+    cdef void pause_request(self) noexcept:
+        if not self.request_paused and not self.request_done:
+            self.request_paused = True
+            self.downstream.pause_reading()
+
+    cdef int phase_send(self) noexcept:
+        cdef H1Upstream upstream = <H1Upstream> self.upstream
+        self.leased = True
+        self.cluster.active += 1
+        self.cluster.series.active += 1
+        self.cluster.series.requests += 1
+        if self.endpoint.cluster is not None:
+            self.cluster.balancer.candidates[self.endpoint.index].active += 1
+        self.attempt_deadline = 0
+        if self.rule.backend_timeout:
+            self.attempt_deadline = self.plane.poller.now_ms + self.rule.backend_timeout
+        self.active_ms = self.plane.poller.now_ms
+        self.arm()
+        upstream.lease(self)
+        upstream.send_request(self.request, not (self.request_done and self.request.framing == FRAME_NONE))
+        if self.upstream is None:
+            return DONE
+        if self.replay.size and not self.resend():
+            return DONE
+        if self.request_done:
+            if self.request.framing != FRAME_NONE:
+                self.upstream.finish_request(self.trailers if self.trailers.count else None)
+        elif self.request_paused:
+            self.request_paused = False
+            self.downstream.resume_reading()
+        return NEXT
+
+    cdef bint resend(self) noexcept:
+        """Sends the kept content again; what follows it is still to come from the client."""
+        cdef Block *block = self.replay.head
+        while block != NULL:
+            self.upstream.send_body(block.data + block.start, block.end - block.start)
+            if self.upstream is None:
+                return False
+            block = block.next
+        return True
+
+    cdef int phase_response_filters(self) noexcept:
+        cdef Snapshot snapshot = self.binding.snapshot
+        if self.rule.filters_n:
+            run_response_filters(snapshot, self.rule.filters, self.rule.filters_n, self.response)
+        if self.backend.filters_n:
+            run_response_filters(snapshot, self.backend.filters, self.backend.filters_n, self.response)
+        return NEXT
+
+    cdef int phase_stream(self) noexcept:
+        self.responded = True
+        # A response that has begun is not cut off by the deadlines for its beginning (the request deadline covers the whole exchange
+        # in the Gateway API, but cutting a running download would be worse than what it guards against).
+        self.attempt_deadline = 0
+        self.request_deadline = 0
+        self.downstream.send_head(self.response)
+        if self.response.status == 101:
+            self.tunnel = True
+            self.request_done = False
+            self.plane.counters.bump(S_UPGRADES, 1)
+            self.plane.counters.bump(S_TUNNELS_ACTIVE, 1)
+            self.upstream.open_tunnel()
+            self.downstream.open_tunnel()
+        return WAIT
+
+    # ---- events from the client's side ---------------------------------------------------------------------------------
+
+    cdef void on_request_body(self, const uint8_t *p, size_t n) noexcept:
+        self.bytes_in += n
+        self.active_ms = self.plane.poller.now_ms
+        if self.limits != NULL and not self.tunnel:
+            if self.bytes_in > id64(self.limits.max_body_lo, self.limits.max_body_hi) > 0:
+                self.on_request_fault(F_BODY_LARGE)
+                return
+        if self.replayable and not self.tunnel:
+            # Kept only where another attempt could be allowed to send it again.
+            if not is_idempotent(self.request.method) or self.replay.size + n > MAX_REPLAY or out_append(&self.replay, p, n) < 0:
+                self.replayable = False
+                out_clear(&self.replay)
+        if self.upstream is None:
+            return
+        if self.upstream.send_body(p, n) and self.downstream is not None:
+            self.pause_request()
+
+    cdef void on_request_end(self, HeaderBlock trailers) noexcept:
+        self.request_done = True
+        if self.tunnel:
+            if self.upstream is not None:
+                self.upstream.finish_request(None)
+            if self.upstream_done:
+                self.finish_tunnel()
+            return
+        if trailers is not None:
+            filter_trailers(trailers)
+        if self.upstream is not None:
+            self.upstream.finish_request(trailers)
+
+    cdef void on_request_fault(self, int fault) noexcept:
+        self.plane.counters.fault(fault)
+        if self.responded:
+            self.flags |= FLAG_DPE
+            self.detail = fault_name(fault)
+            self.give_up()
+        else:
+            self.reply(fault_status(fault), FLAG_DPE, fault_name(fault))
+
+    cdef void on_downstream_drained(self) noexcept:
+        self.active_ms = self.plane.poller.now_ms
+        if self.upstream is not None:
+            self.upstream.resume_reading()
+
+    cdef void on_downstream_lost(self, uint32_t flag) noexcept:
+        self.downstream = None
+        self.flags |= flag
+        self.drop_upstream()
+        self.log()
+
+    # ---- events from the pool and the upstream -------------------------------------------------------------------------
+
+    cdef void on_upstream(self, Upstream upstream) noexcept:
+        self.upstream = upstream
+        self.run(PHASE_SEND)
+
+    cdef void on_no_upstream(self, int loss) noexcept:
+        self.connects += 1
+        self.cluster.on_outcome(self.endpoint, False)
+        self.retry(loss)
+
+    cdef HeaderBlock borrow_response(self):
+        return self.response
+
+    cdef HeaderBlock borrow_trailers(self):
+        return self.trailers
+
+    cdef void on_informational(self, HeaderBlock head) noexcept:
+        self.active_ms = self.plane.poller.now_ms
+        self.downstream.send_informational(head)
+
+    cdef void on_response_head(self, HeaderBlock head) noexcept:
+        self.active_ms = self.plane.poller.now_ms
+        self.upstream_us = self.plane.poller.now_us - self.attempt_us
+        self.trailers.clear()
+        if self.rule.codes_n and self.is_retry_code(head.status) and self.may_retry(0, head.status):
+            self.drop_upstream()
+            self.retry(0)
+            return
+        self.run(PHASE_RESPONSE_FILTERS)
+
+    cdef bint is_retry_code(self, uint16_t status) noexcept:
+        cdef uint32_t i
+        for i in range(self.rule.codes_n):
+            if self.binding.snapshot.words[self.rule.codes + i] == status:
+                return True
+        return False
+
+    cdef void on_response_body(self, const uint8_t *p, size_t n) noexcept:
+        self.bytes_out += n
+        self.active_ms = self.plane.poller.now_ms
+        if self.downstream.send_body(p, n) and self.upstream is not None:
+            self.upstream.pause_reading()
+
+    cdef void on_response_end(self, HeaderBlock trailers) noexcept:
+        cdef Downstream downstream = self.downstream
+        if self.tunnel:
+            self.upstream_done = True
+            if self.request_done:
+                self.finish_tunnel()
+            else:
+                downstream.finish(None)
+            return
+        self.end_attempt(self.response.status < 500 or self.response.status == 501, True)
+        self.upstream = None
+        if trailers is not None:
+            filter_trailers(trailers)
+            if not self.request.flags & HEAD_TE_TRAILERS:
+                trailers = None
+        self.downstream = None
+        downstream.finish(trailers)
+        self.log()
+
+    cdef void finish_tunnel(self) noexcept:
+        cdef Downstream downstream = self.downstream
+        self.drop_upstream()
+        self.downstream = None
+        if downstream is not None:
+            downstream.finish(None)
+        self.log()
+
+    cdef void on_upstream_drained(self) noexcept:
+        self.active_ms = self.plane.poller.now_ms
+        if self.request_paused:
+            self.request_paused = False
+            self.downstream.resume_reading()
+
+    cdef void on_upstream_lost(self, int loss, int fault) noexcept:
+        self.upstream = None
+        if fault:
+            self.detail = fault_name(fault)
+        if self.responded:
+            self.flags |= FLAG_UPE if loss == LOSS_GARBAGE else FLAG_UC
+            self.end_attempt(False, not self.tunnel)
+            self.give_up()
+            return
+        if loss == LOSS_STALE:
+            self.stale += 1
+            self.cluster.series.stale += 1
+        # A dead pooled connection says nothing about the endpoint.
+        self.end_attempt(False, loss != LOSS_STALE and loss != LOSS_UNSENT)
+        self.retry(loss)
+
+    # ---- retries -------------------------------------------------------------------------------------------------------
+
+    cdef bint may_retry(self, int loss, uint16_t status) noexcept:
+        """THE decision whether another attempt is made (RFC 9110 §9.2.2; checklist item 40)."""
+        if self.responded or self.downstream is None or not self.replayable or self.request.flags & HEAD_UPGRADE and loss != LOSS_CONNECT:
+            return False
+        if self.request_deadline and self.plane.poller.now_ms >= self.request_deadline:
+            return False
+        if loss == LOSS_CONNECT or loss == LOSS_CONNECT_TIMEOUT:
+            # Nothing was sent: safe for every method.
+            return self.connects < MAX_CONNECTS + self.rule.attempts and self.connects < <uint32_t> len(self.cluster.endpoints) + self.rule.attempts
+        if loss == LOSS_UNSENT:
+            return self.stale + self.connects <= MAX_CONNECTS
+        if not is_idempotent(self.request.method):
+            return False
+        if loss == LOSS_STALE:
+            # The race between our request and the origin's idle close: once more, even without a retry policy.
+            return self.stale <= 1 or self.attempts <= self.rule.attempts
+        if self.attempts > self.rule.attempts:
+            return False
+        # The retry budget: a fifth of what is in flight, and never fewer than three.
+        return self.cluster.retrying < 3 + self.cluster.active // 5
+
+    cdef void retry(self, int loss) noexcept:
+        """Another attempt from PICK on, at once or after a pause; or the answer that says why not."""
+        cdef uint64_t pause
+        if loss == 0 or self.may_retry(loss, 0):
+            self.cluster.series.retries += 1
+            self.pause_request()
+            pause = 0
+            if self.rule.backoff and loss != LOSS_STALE and loss != LOSS_UNSENT and (loss == 0 or self.attempts > self.connects):
+                pause = <uint64_t> self.rule.backoff << (self.attempts - 1 if self.attempts < 6 else 5)
+                pause += self.plane.next_random() % (pause // 2 + 1)
+            if pause:
+                self.retry_at = self.plane.poller.now_ms + pause
+                self.phase = PHASE_PICK
+                self.arm()
+            else:
+                self.run(PHASE_PICK)
+            return
+        if self.rule.attempts and self.attempts > self.rule.attempts:
+            self.flags |= FLAG_URX
+        if loss == LOSS_CONNECT or loss == LOSS_UNSENT:
+            self.reply(503, FLAG_UF, b"connect_failed")
+        elif loss == LOSS_CONNECT_TIMEOUT:
+            self.reply(503, FLAG_UF, b"connect_timeout")
+        elif loss == LOSS_TIMEOUT:
+            self.reply(504, FLAG_UT, b"timeout")
+        elif loss == LOSS_GARBAGE:
+            self.reply(502, FLAG_UPE, self.detail)
+        else:
+            if self.detail == NULL:
+                self.detail = b"upstream_reset"
+            self.reply(502, FLAG_UC, self.detail)
+
+    # ---- deadlines -----------------------------------------------------------------------------------------------------
+
+    cdef void arm(self) noexcept:
+        cdef uint64_t deadline = 0
+        if self.limits != NULL and self.limits.stream_idle_timeout:
+            deadline = self.active_ms + self.limits.stream_idle_timeout
+        if self.request_deadline and (deadline == 0 or self.request_deadline < deadline):
+            deadline = self.request_deadline
+        if self.attempt_deadline and (deadline == 0 or self.attempt_deadline < deadline):
+            deadline = self.attempt_deadline
+        if self.retry_at and (deadline == 0 or self.retry_at < deadline):
+            deadline = self.retry_at
+        if deadline:
+            self.plane.wheel.arm(&self.timer, deadline)
+
+    cdef void on_timer(self, Timer *timer) noexcept:
+        cdef uint64_t now = self.plane.poller.now_ms
+        if self.over:
+            return
+        if self.request_deadline and now >= self.request_deadline:
+            self.drop_upstream()
+            self.reply(504, FLAG_UT, b"request_timeout")
+            return
+        if self.attempt_deadline and now >= self.attempt_deadline:
+            if self.leased and self.endpoint.cluster is not None:
+                self.cluster.on_outcome(self.endpoint, False)
+            self.drop_upstream()
+            self.retry(LOSS_TIMEOUT)
+            return
+        if self.retry_at and now >= self.retry_at:
+            self.retry_at = 0
+            self.run(PHASE_PICK)
+            return
+        if self.limits != NULL and self.limits.stream_idle_timeout and now >= self.active_ms + self.limits.stream_idle_timeout:
+            self.drop_upstream()
+            if self.responded:
+                self.flags |= FLAG_SI
+                self.give_up()
+            else:
+                self.reply(504, FLAG_SI, b"stream_idle")
+            return
+        self.arm()
+
+    # ---- the end -------------------------------------------------------------------------------------------------------
+
+    cdef void end_attempt(self, bint good, bint counts) noexcept:
+        """The attempt is over: give back what it was counted in, and tell the balancer how it went."""
+        if not self.leased:
+            return
+        self.leased = False
+        self.cluster.active -= 1
+        self.cluster.series.active -= 1
+        if not good:
+            self.cluster.series.failures += 1
+        if self.endpoint.cluster is not None:
+            self.cluster.balancer.candidates[self.endpoint.index].active -= 1
+        if counts:
+            self.cluster.on_outcome(self.endpoint, good)
+
+    cdef void drop_upstream(self) noexcept:
+        """Lets go of the attempt in progress, whether it waits for a connection or has one."""
+        cdef Upstream upstream = self.upstream
+        if self.ticket:
+            self.ticket = 0
+            self.cluster.leave(self.endpoint)
+        self.upstream = None
+        self.end_attempt(True, False)
+        if upstream is not None:
+            upstream.cancel()
+
+    cdef void reply(self, int status, uint32_t flag, const char *detail) noexcept:
+        """A response that the gateway makes itself. When one is on its way already, it can only be broken off."""
+        self.flags |= flag
+        if detail != NULL:
+            self.detail = detail
+        if self.over:
+            return
+        if self.responded:
+            self.give_up()
+            return
+        self.response.clear()
+        self.send_reply(status)
+
+    cdef void send_reply(self, int status) noexcept:
+        cdef uint8_t body[1024]
+        cdef size_t n
+        cdef Downstream downstream = self.downstream
+        self.drop_upstream()
+        n = make_reply(self.response, status, self.request, self.request.borrow(self.request_id), body)
+        if self.rule != NULL and self.rule.filters_n:
+            run_response_filters(self.binding.snapshot, self.rule.filters, self.rule.filters_n, self.response)
+        self.responded = True
+        self.downstream = None
+        downstream.send_head(self.response)
+        if n and self.request.method != M_HEAD:
+            self.bytes_out += n
+            downstream.send_body(body, n)
+        downstream.finish(None)
+        self.log()
+
+    cdef void refuse(self, int status, uint32_t flag, const char *detail) noexcept:
+        self.flags |= flag
+        self.detail = detail
+        self.plane.counters.bump(S_REQUESTS, 1)
+        if status:
+            self.response.clear()
+            self.send_reply(status)
+        else:
+            self.downstream = None
+            self.log()
+
+    cdef void give_up(self) noexcept:
+        """The response cannot be completed: the client has to see that it is not."""
+        cdef Downstream downstream = self.downstream
+        self.drop_upstream()
+        self.downstream = None
+        if downstream is not None:
+            downstream.abort()
+        self.log()
+
+    cdef void log(self) noexcept:
+        """Counts and logs the exchange, then recycles it. Every exchange comes here, exactly once."""
+        cdef Snapshot snapshot
+        cdef RecordFacts facts
+        cdef uint64_t listener = 0
+        cdef uint64_t route = 0
+        cdef uint64_t cluster = 0
+        cdef uint16_t status = self.response.status if self.responded else 0
+        if self.over:
+            return
+        self.over = True
+        self.phase = PHASE_LOG
+        self.plane.wheel.disarm(&self.timer)
+        if self.tunnel:
+            self.plane.counters.bump(S_TUNNELS_ACTIVE, <uint64_t> -1)
+        self.plane.counters.bump(S_REQUESTS_ACTIVE, <uint64_t> -1)
+        memset(&facts, 0, sizeof(facts))
+        if self.binding is not None:
+            snapshot = self.binding.snapshot
+            if self.decision.listener != NONE:
+                listener = id64(snapshot.listeners[self.decision.listener].id_lo, snapshot.listeners[self.decision.listener].id_hi)
+                facts.listener = snapshot.borrow(snapshot.listeners[self.decision.listener].name)
+            if self.rule != NULL:
+                route = id64(snapshot.routes[self.rule.route].id_lo, snapshot.routes[self.rule.route].id_hi)
+                facts.route = snapshot.borrow(snapshot.routes[self.rule.route].name)
+        if self.cluster is not None:
+            cluster = self.cluster.id
+            facts.cluster = self.cluster.borrow_name()
+        facts.duration_us = self.plane.poller.now_us - self.start_us
+        self.plane.counters.observe(
+            self.plane.counters.request(listener, route, cluster, self.request.method, status),
+            facts.duration_us, self.bytes_in, self.bytes_out)
+        if self.plane.log.format:
+            if self.endpoint is not None:
+                facts.upstream = self.endpoint.borrow_text()
+            facts.wall_us = self.wall_us
+            facts.upstream_us = self.upstream_us
+            facts.bytes_in = self.bytes_in
+            facts.bytes_out = self.bytes_out
+            facts.flags = self.flags
+            facts.attempts = self.attempts
+            facts.status = status
+            facts.protocol = self.request.version
+            if self.client.n:
+                facts.client = self.request.borrow(self.client)
+            else:
+                facts.client.p = self.peer
+                facts.client.n = self.peer_n
+            facts.request_id = self.request.borrow(self.request_id)
+            if self.detail != NULL:
+                facts.detail.p = <const uint8_t *> self.detail
+                facts.detail.n = strlen(self.detail)
+            self.plane.log.write(&facts, self.request)
+        self.recycle()
+
+    cdef void recycle(self) noexcept:
+        self.binding = None
+        self.downstream = None
+        self.upstream = None
+        self.cluster = None
+        self.endpoint = None
+        self.rule = NULL
+        self.backend = NULL
+        self.limits = NULL
+        self.detail = NULL
+        self.client.off = self.client.n = 0
+        self.request_id.off = self.request_id.n = 0
+        self.decision.listener = self.decision.rule = NONE
+        self.tried_n = 0
+        self.bytes_in = self.bytes_out = 0
+        self.flags = self.attempts = self.connects = self.stale = 0
+        self.upstream_us = 0
+        self.request_deadline = self.attempt_deadline = self.retry_at = 0
+        self.request_done = self.request_paused = self.upstream_done = False
+        self.responded = self.replayable = self.tunnel = self.leased = False
+        out_clear(&self.replay)
+        self.request.clear()
+        self.trailers.clear()
+        if len(self.plane.spare) < SPARE:
+            self.plane.spare.append(self)
+
+
+cdef const BackendRec *pick_backend(Snapshot snapshot, const RuleRec *rule, uint64_t random) noexcept nogil:
+    """By weight (Gateway API: a weight of 0 takes nothing); NULL when there is nothing to take."""
+    cdef uint32_t at
+    cdef uint32_t i
+    if rule.weight == 0:
+        return NULL
+    if rule.backends_n == 1:
+        return &snapshot.backends[rule.backends]
+    at = <uint32_t> ((random >> 32) % rule.weight)
+    for i in range(rule.backends, rule.backends + rule.backends_n):
+        if at < snapshot.backends[i].weight:
+            return &snapshot.backends[i]
+        at -= snapshot.backends[i].weight
+    return NULL
+
+
+cdef bint is_idempotent(uint8_t method) noexcept nogil:
+    """RFC 9110 §9.2.2; a method that we do not know is not."""
+    return method == M_GET or method == M_HEAD or method == M_PUT or method == M_DELETE or method == M_OPTIONS
+
+
+cdef bint find_pair(Span text, uint8_t separator, const uint8_t *name, size_t n, Span *value) noexcept nogil:
+    """name=value among pairs set apart by the separator (and spaces)."""
+    cdef size_t i = 0
+    cdef size_t end
+    while i < text.n:
+        while i < text.n and text.p[i] == 32:
+            i += 1
+        end = i
+        while end < text.n and text.p[end] != separator:
+            end += 1
+        if end - i > n and text.p[i + n] == 61 and memcmp(text.p + i, name, n) == 0:
+            value.p = text.p + i + n + 1
+            value.n = end - i - n - 1
+            return True
+        i = end + 1
+    return False

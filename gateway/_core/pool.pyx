@@ -1,0 +1,229 @@
+"""Clusters, endpoints and pooled connections; see pool.pxd."""
+
+from collections import deque
+
+from libc.string cimport memcpy, memset
+
+from gateway._core.balance cimport CONSISTENT_HASH, Balancer, hash64_of
+from gateway._core.seam cimport LOSS_CONNECT_TIMEOUT, Flow, Upstream
+from gateway._core.snapshot cimport ClusterRec, Snapshot, id64
+from gateway._core.sys cimport (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    htons,
+    inet_pton,
+    sockaddr_in,
+    sockaddr_in6,
+    sockaddr_un,
+)
+from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef object new_queue = deque
+
+
+cdef class Endpoint:
+    @staticmethod
+    cdef Endpoint new(Cluster cluster, bytes host, uint32_t port):
+        """An endpoint for an IPv4 or IPv6 address in text, or an absolute path. Raises ValueError."""
+        cdef Endpoint endpoint = Endpoint.__new__(Endpoint)
+        cdef sockaddr_in *v4 = <sockaddr_in *> &endpoint.address
+        cdef sockaddr_in6 *v6 = <sockaddr_in6 *> &endpoint.address
+        cdef sockaddr_un *un = <sockaddr_un *> &endpoint.address
+        memset(&endpoint.address, 0, sizeof(endpoint.address))
+        endpoint.cluster = cluster
+        endpoint.idle = []
+        endpoint.queue = new_queue()
+        if host[:1] == b"/":
+            if len(host) >= <Py_ssize_t> sizeof(un.sun_path):
+                raise ValueError(f"socket path too long: {host!r}")
+            un.sun_family = <uint16_t> AF_UNIX
+            memcpy(un.sun_path, <const char *> host, <size_t> len(host))
+            endpoint.address_n = sizeof(sockaddr_un)
+            endpoint.text = b"unix:" + host
+        elif inet_pton(AF_INET, host, &v4.sin_addr) == 1:
+            v4.sin_family = <uint16_t> AF_INET
+            v4.sin_port = htons(<uint16_t> port)
+            endpoint.address_n = sizeof(sockaddr_in)
+            endpoint.text = b"%s:%d" % (host, port)
+        elif inet_pton(AF_INET6, host, &v6.sin6_addr) == 1:
+            v6.sin6_family = <uint16_t> AF_INET6
+            v6.sin6_port = htons(<uint16_t> port)
+            endpoint.address_n = sizeof(sockaddr_in6)
+            endpoint.text = b"[%s]:%d" % (host, port)
+        else:
+            raise ValueError(f"not an address: {host!r}")
+        return endpoint
+
+
+cdef class Cluster:
+    def __init__(self):
+        raise TypeError("use Cluster.new")
+
+    @staticmethod
+    cdef Cluster new(Plane plane, uint64_t id):
+        cdef Cluster cluster = Cluster.__new__(Cluster)
+        cluster.plane = plane
+        cluster.id = id
+        cluster.endpoints = []
+        cluster.name = cluster.key_name = b""
+        cluster.balancer = Balancer.new(0)
+        cluster.series = plane.counters.cluster(id)
+        return cluster
+
+    cdef void configure(self, Snapshot snapshot, const ClusterRec *record) noexcept:
+        cdef Span span = snapshot.borrow(record.name)
+        self.name = (<const char *> span.p)[:span.n]
+        span = snapshot.borrow(record.key_name)
+        self.key_name = (<const char *> span.p)[:span.n]
+        self.key_kind = record.key_kind if record.policy == CONSISTENT_HASH else 0
+        self.connect_timeout = record.connect_timeout
+        self.idle_timeout = record.idle_timeout
+        self.max_connections = record.max_connections if record.max_connections else 0xffffffff
+        self.max_pending = record.max_pending
+        self.balancer.configure(
+            <uint8_t> record.policy, record.outlier_errors, record.outlier_ejection, record.outlier_percent)
+
+    cdef int set_endpoints(self, object endpoints) except -1:
+        cdef dict known = {endpoint.text: endpoint for endpoint in self.endpoints}
+        cdef list fresh = []
+        cdef set seen = set()
+        cdef Endpoint endpoint
+        cdef Endpoint old
+        cdef uint32_t n
+        cdef uint32_t i
+        cdef uint32_t[::1] weights
+        cdef uint64_t[::1] hashes
+        from array import array
+        weight_list = array("I")
+        hash_list = array("Q")
+        for described in endpoints:
+            # (host, port, weight, zone); the zone is not used yet
+            endpoint = Endpoint.new(self, described[0], described[1])
+            if endpoint.text in seen:
+                continue
+            seen.add(endpoint.text)
+            old = known.pop(endpoint.text, None)
+            if old is not None:
+                endpoint = old
+            fresh.append(endpoint)
+            weight_list.append(described[2])
+            hash_list.append(hash64_of(<const uint8_t *> <const char *> endpoint.text, <size_t> len(endpoint.text)))
+        n = <uint32_t> len(fresh)
+        if n:
+            weights = weight_list
+            hashes = hash_list
+            if self.balancer.replace(n, &weights[0], &hashes[0]) < 0:
+                raise MemoryError
+        elif self.balancer.replace(0, NULL, NULL) < 0:
+            raise MemoryError
+        self.endpoints = fresh
+        for i in range(n):
+            endpoint = <Endpoint> fresh[i]
+            endpoint.index = i
+        for endpoint in known.values():
+            self.retire(endpoint)
+        return 0
+
+    cdef void retire(self, Endpoint endpoint) noexcept:
+        """An endpoint that went away: idle connections close, leased ones end with their exchange, waiters try elsewhere."""
+        cdef list idle = endpoint.idle
+        cdef Upstream upstream
+        cdef int loss = LOSS_CONNECT_TIMEOUT
+        endpoint.cluster = None
+        endpoint.idle = []
+        self.series.idle -= <uint64_t> len(idle)
+        for upstream in idle:
+            upstream.cancel()
+        while endpoint.waiting:
+            self.on_dial_failed(endpoint, loss)
+
+    cdef Endpoint pick(self, bint has_key, uint64_t key, const uint32_t *tried, uint32_t tried_n):
+        cdef int index
+        if not self.endpoints:
+            return None
+        index = self.balancer.pick(has_key, key, tried, tried_n, self.plane.poller.now_ms)
+        if index < 0:
+            return None
+        return <Endpoint> self.endpoints[index]
+
+    cdef Upstream acquire(self, Endpoint endpoint, Flow flow, uint32_t ticket, int *verdict):
+        cdef Upstream upstream
+        if endpoint.idle:
+            verdict[0] = ACQUIRED_IDLE
+            upstream = <Upstream> endpoint.idle.pop()
+            self.series.idle -= 1
+            return upstream
+        if endpoint.open < self.max_connections and endpoint.dialing <= endpoint.waiting:
+            verdict[0] = ACQUIRED_DIAL
+        elif self.series.pending >= self.max_pending:
+            verdict[0] = ACQUIRED_FULL
+            self.series.overflows += 1
+            return None
+        else:
+            verdict[0] = ACQUIRED_WAIT
+        endpoint.queue.append((flow, ticket))
+        endpoint.waiting += 1
+        self.series.pending += 1
+        return None
+
+    cdef void leave(self, Endpoint endpoint) noexcept:
+        endpoint.waiting -= 1
+        self.series.pending -= 1
+        # Tickets given up stay in the queue until their turn; with none alive the queue is emptied at once.
+        if endpoint.waiting == 0:
+            endpoint.queue.clear()
+
+    cdef Flow next_waiting(self, Endpoint endpoint):
+        cdef Flow flow
+        cdef uint32_t ticket
+        while endpoint.waiting:
+            flow, ticket = endpoint.queue.popleft()
+            if flow.ticket == ticket:
+                endpoint.waiting -= 1
+                self.series.pending -= 1
+                flow.ticket = 0
+                return flow
+        return None
+
+    cdef bint give_back(self, Endpoint endpoint, Upstream upstream) noexcept:
+        cdef Flow flow = self.next_waiting(endpoint)
+        if flow is not None:
+            flow.on_upstream(upstream)
+            return True
+        if endpoint.cluster is None:
+            return False
+        endpoint.idle.append(upstream)
+        self.series.idle += 1
+        return True
+
+    cdef void on_gone(self, Endpoint endpoint, Upstream upstream, bint was_idle) noexcept:
+        endpoint.open -= 1
+        self.series.connections -= 1
+        if was_idle and upstream in endpoint.idle:
+            endpoint.idle.remove(upstream)
+            self.series.idle -= 1
+
+    cdef bint is_hungry(self, Endpoint endpoint) noexcept:
+        return endpoint.waiting > endpoint.dialing and endpoint.open < self.max_connections and endpoint.cluster is not None
+
+    cdef void on_dial_failed(self, Endpoint endpoint, int loss) noexcept:
+        cdef Flow flow = self.next_waiting(endpoint)
+        if flow is not None:
+            flow.on_no_upstream(loss)
+
+    cdef void on_outcome(self, Endpoint endpoint, bint good) noexcept:
+        # An endpoint that was replaced meanwhile has no place in the balancer any more.
+        if endpoint.cluster is None:
+            return
+        if good:
+            self.balancer.on_success(endpoint.index)
+        elif self.balancer.on_failure(endpoint.index, self.plane.poller.now_ms):
+            self.series.ejections += 1
+
+    cdef void close(self) noexcept:
+        cdef Endpoint endpoint
+        cdef list endpoints = self.endpoints
+        self.endpoints = []
+        for endpoint in endpoints:
+            self.retire(endpoint)

@@ -1,0 +1,84 @@
+# seam.pxd - level 5: the abstract classes through which the modules of the path know each other. Owns: nothing by itself.
+#
+#   Downstream  <->  Flow (an exchange)  <->  Upstream
+#
+# HTTP/1.1 connections and (later) HTTP/2 streams stand on either side; an exchange never knows which.
+# Bytes handed over are borrowed for the call: whoever wants them later copies them.
+# A call may end the connection or the exchange it is made on; the caller looks at the state again afterwards.
+
+from gateway._core.headers cimport HeaderBlock
+from gateway._core.timers cimport Timer
+from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum Loss:            # why an attempt came to nothing; exchange.may_retry decides by it
+    LOSS_CONNECT = 1       # no connection came up: nothing was sent
+    LOSS_CONNECT_TIMEOUT
+    LOSS_STALE             # a pooled connection was closed before any byte of an answer
+    LOSS_RESET             # a fresh connection was, or the answer's head was cut off
+    LOSS_GARBAGE           # the answer was no HTTP; fault says what
+    LOSS_TRUNCATED         # the content ended early
+    LOSS_TIMEOUT           # backendRequest or request deadline
+    LOSS_UNSENT            # the connection broke before any byte of the request was written
+
+cdef enum Queued:          # Pollable.queued
+    QUEUED_READY = 1       # on the poller's list of what has work without readiness
+    QUEUED_FLUSH = 2       # on the list of what has output
+
+cdef class Timed:          # whatever owns Timers
+    cdef void on_timer(self, Timer *timer) noexcept
+
+cdef class Pollable(Timed):    # whatever owns a descriptor
+    cdef int fd            # -1 when closed
+    cdef uint32_t serial   # of its registration; events of an earlier one are dropped
+    cdef uint8_t queued    # Queued bits
+    cdef void on_io(self, uint32_t events) noexcept
+    cdef void on_ready(self) noexcept      # called once after poller.push_ready, even when the descriptor is closed by then
+    cdef void on_flush(self) noexcept      # called likewise after poller.push_flush
+
+cdef class Downstream(Pollable):   # an exchange's client side
+    cdef void send_informational(self, HeaderBlock head) noexcept
+    # The final head. content says whether content may follow (not for HEAD, 204, 304, 1xx).
+    cdef void send_head(self, HeaderBlock head) noexcept
+    # 1: enough for now, on_downstream_drained will say when more is welcome.
+    cdef bint send_body(self, const uint8_t *p, size_t n) noexcept
+    # The response is complete; trailers may be None. The exchange does not touch the downstream afterwards.
+    cdef void finish(self, HeaderBlock trailers) noexcept
+    # The response cannot be completed: the client must see that. Nor touched afterwards.
+    cdef void abort(self) noexcept
+    cdef void pause_reading(self) noexcept
+    cdef void resume_reading(self) noexcept
+    # After send_head of a 101: bytes both ways from now on.
+    cdef void open_tunnel(self) noexcept
+    cdef bint is_request_done(self) noexcept
+
+cdef class Upstream(Pollable):     # an attempt's server side: one lease of a connection
+    cdef void send_request(self, HeaderBlock head, bint has_more) noexcept
+    cdef bint send_body(self, const uint8_t *p, size_t n) noexcept
+    cdef void finish_request(self, HeaderBlock trailers) noexcept
+    cdef void pause_reading(self) noexcept
+    cdef void resume_reading(self) noexcept
+    cdef void open_tunnel(self) noexcept
+    # The exchange lets go before the end: the connection cannot be used again.
+    cdef void cancel(self) noexcept
+
+cdef class Flow(Timed):            # an exchange, as its connections see it
+    cdef uint32_t ticket           # its place in a pool's queue; 0 when it waits for nothing
+    # from downstream
+    cdef void on_request_body(self, const uint8_t *p, size_t n) noexcept
+    cdef void on_request_end(self, HeaderBlock trailers) noexcept
+    cdef void on_request_fault(self, int fault) noexcept
+    cdef void on_downstream_drained(self) noexcept
+    cdef void on_downstream_lost(self, uint32_t flag) noexcept
+    # from the pool
+    cdef void on_upstream(self, Upstream upstream) noexcept
+    cdef void on_no_upstream(self, int loss) noexcept
+    # from upstream
+    cdef void on_informational(self, HeaderBlock head) noexcept
+    cdef void on_response_head(self, HeaderBlock head) noexcept
+    cdef void on_response_body(self, const uint8_t *p, size_t n) noexcept
+    cdef void on_response_end(self, HeaderBlock trailers) noexcept
+    cdef void on_upstream_drained(self) noexcept
+    cdef void on_upstream_lost(self, int loss, int fault) noexcept
+    # The block into which the next response head is parsed (cleared).
+    cdef HeaderBlock borrow_response(self)
+    cdef HeaderBlock borrow_trailers(self)

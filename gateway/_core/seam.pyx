@@ -1,0 +1,123 @@
+"""Abstract classes of the path; see seam.pxd. A method that is not overridden does nothing: each class overrides what it is asked."""
+
+from gateway._core.headers cimport HeaderBlock
+from gateway._core.timers cimport Timer
+from gateway._core.types cimport uint8_t, uint32_t
+
+
+cdef class Timed:
+    cdef void on_timer(self, Timer *timer) noexcept:
+        pass
+
+
+cdef class Pollable(Timed):
+    def __cinit__(self):
+        self.fd = -1
+
+    cdef void on_io(self, uint32_t events) noexcept:
+        pass
+
+    cdef void on_ready(self) noexcept:
+        pass
+
+    cdef void on_flush(self) noexcept:
+        pass
+
+
+cdef class Downstream(Pollable):
+    cdef void send_informational(self, HeaderBlock head) noexcept:
+        pass
+
+    cdef void send_head(self, HeaderBlock head) noexcept:
+        pass
+
+    cdef bint send_body(self, const uint8_t *p, size_t n) noexcept:
+        return False
+
+    cdef void finish(self, HeaderBlock trailers) noexcept:
+        pass
+
+    cdef void abort(self) noexcept:
+        pass
+
+    cdef void pause_reading(self) noexcept:
+        pass
+
+    cdef void resume_reading(self) noexcept:
+        pass
+
+    cdef void open_tunnel(self) noexcept:
+        pass
+
+    cdef bint is_request_done(self) noexcept:
+        return False
+
+
+cdef class Upstream(Pollable):
+    cdef void send_request(self, HeaderBlock head, bint has_more) noexcept:
+        pass
+
+    cdef bint send_body(self, const uint8_t *p, size_t n) noexcept:
+        return False
+
+    cdef void finish_request(self, HeaderBlock trailers) noexcept:
+        pass
+
+    cdef void pause_reading(self) noexcept:
+        pass
+
+    cdef void resume_reading(self) noexcept:
+        pass
+
+    cdef void open_tunnel(self) noexcept:
+        pass
+
+    cdef void cancel(self) noexcept:
+        pass
+
+
+cdef class Flow(Timed):
+    cdef void on_request_body(self, const uint8_t *p, size_t n) noexcept:
+        pass
+
+    cdef void on_request_end(self, HeaderBlock trailers) noexcept:
+        pass
+
+    cdef void on_request_fault(self, int fault) noexcept:
+        pass
+
+    cdef void on_downstream_drained(self) noexcept:
+        pass
+
+    cdef void on_downstream_lost(self, uint32_t flag) noexcept:
+        pass
+
+    cdef void on_upstream(self, Upstream upstream) noexcept:
+        pass
+
+    cdef void on_no_upstream(self, int loss) noexcept:
+        pass
+
+    cdef void on_informational(self, HeaderBlock head) noexcept:
+        pass
+
+    cdef void on_response_head(self, HeaderBlock head) noexcept:
+        pass
+
+    cdef void on_response_body(self, const uint8_t *p, size_t n) noexcept:
+        pass
+
+    cdef void on_response_end(self, HeaderBlock trailers) noexcept:
+        pass
+
+    cdef void on_upstream_drained(self) noexcept:
+        pass
+
+    cdef void on_upstream_lost(self, int loss, int fault) noexcept:
+        pass
+
+    cdef HeaderBlock borrow_response(self):
+        return None
+
+    cdef HeaderBlock borrow_trailers(self):
+        return None
