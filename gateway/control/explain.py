@@ -210,11 +210,11 @@ def _precedence(winner: Condition, other: Condition) -> str:
             return f"{winner.path} comes before {other.path} of the same length"
         return f"the {winner.path_type} {winner.path} is longer than {other.path}"
     if bool(winner.method) != bool(other.method):
-        return "the other names a method"
+        return "the winner names a method"
     if len(winner.headers) != len(other.headers):
-        return f"the other names more headers ({len(winner.headers)} against {len(other.headers)})"
+        return f"the winner names more headers ({len(winner.headers)} against {len(other.headers)})"
     if len(winner.query) != len(other.query):
-        return f"the other names more query parameters ({len(winner.query)} against {len(other.query)})"
+        return f"the winner names more query parameters ({len(winner.query)} against {len(other.query)})"
     if winner.route != other.route:
         return f"route '{winner.route}' comes before '{other.route}'"
     if winner.rule != other.rule:
