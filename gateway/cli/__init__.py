@@ -12,11 +12,9 @@ def main() -> None:
     except ImportError as error:
         if not (error.name or "").startswith("gateway._core"):
             raise
-        print(
-            f"isthmus: the compiled core is missing ({error.name}); build it with `make build` "
-            "or `python setup.py build_ext --inplace`",
-            file=sys.stderr,
-        )
+        what = f"cannot be loaded ({error})" if ".so" in str(error) else f"is missing ({error.name})"
+        how = "build it with `make build` or `python setup.py build_ext --inplace`"
+        print(f"isthmus: the compiled core {what}; {how}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         # The reader of a pipe had enough (`isthmus routes | head`); nothing more may be written, not even at exit.

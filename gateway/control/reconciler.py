@@ -12,10 +12,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from gateway.control.build import Model, build
 from gateway.control.compile import Compiled, compile_model
 from gateway.model.config import Config
+from gateway.model.listener import bind_address
+from gateway.model.names import normal_hostname
 from gateway.model.problem import Problem
 from gateway.sources import files
 
@@ -43,6 +48,28 @@ class Load:
 
 
 Apply = Callable[[Revision], list[Problem]]
+
+
+def keep_last_good(config: Config, left_out: frozenset[tuple[str, str]], last: Config) -> tuple[Config, list[Problem]]:
+    """The configuration with the last good version of what an error took out of it, and a warning for each.
+
+    A slip in one route must not take down what served a moment ago, nor hold up the changes of all others. A kept object may name
+    what is gone by now; `build` gives that the meaning of any reference that does not resolve.
+    """
+    problems = []
+    changed: dict[str, tuple[Any, ...]] = {}
+    for key in ("listeners", "routes", "clusters"):
+        present = getattr(config, key)
+        kept = [each for each in getattr(last, key) if (key, each.name) in left_out]
+        if key == "listeners":
+            taken = {(bind_address(each), normal_hostname(each.hostname)) for each in present}
+            kept = [each for each in kept if (bind_address(each), normal_hostname(each.hostname)) not in taken]
+        if kept:
+            changed[key] = (*present, *kept)
+        problems += [
+            Problem(severity="warning", key=key, message=f"the last good version of '{each.name}' stays in use") for each in kept
+        ]
+    return msgspec.structs.replace(config, **changed), problems
 
 
 class Reconciler:
@@ -77,12 +104,14 @@ class Reconciler:
         if config is None:
             return Load(problems, None, True)
         last = self.current
+        if last is not None and loaded.left_out:
+            config, kept = keep_last_good(config, loaded.left_out, last.config)
+            problems = [*problems, *kept]
         model = build(config)
         if last is not None and model == last.model:
             # Same routes: what else may differ (log, drain) travels with the old snapshot.
-            is_same = config == last.config
-            kept = None if is_same else Revision(last.number, config, model, last.compiled, last.applied_at)
-            return Load([*problems, *last.compiled.problems], kept, False)
+            rest = None if config == last.config else Revision(last.number, config, model, last.compiled, last.applied_at)
+            return Load([*problems, *last.compiled.problems], rest, False)
         number = 1 if last is None else last.number + 1
         compiled = compile_model(model, number)
         return Load([*problems, *compiled.problems], Revision(number, config, model, compiled), False)

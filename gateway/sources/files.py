@@ -45,6 +45,8 @@ class Loaded:
     """What was read, in the order of merging."""
     digest: str
     """SHA-256 over the names and contents of the files: equal digests are equal configurations."""
+    left_out: frozenset[tuple[str, str]] = frozenset()
+    """(root key, name) of objects that stand in the files but not in `config`, because an error took them out."""
 
 
 @dataclass(slots=True)
@@ -80,12 +82,29 @@ def load(path: Path) -> Loaded:
         documents += parsed
         if problem is not None:
             problems.append(problem)
-    config, found = _assemble(merge(documents))
+    merged = merge(documents)
+    config, found = _assemble(merged)
     problems += found
     if any(problem.fatal for problem in problems):
         config = None
     read = [text.name for text in texts if text.content is not None]
-    return Loaded(config=config, problems=sorted(problems, key=Problem.order), files=read, digest=digest.hexdigest())
+    return Loaded(
+        config=config,
+        problems=sorted(problems, key=Problem.order),
+        files=read,
+        digest=digest.hexdigest(),
+        left_out=frozenset() if config is None else _left_out(merged, config),
+    )
+
+
+def _left_out(merged: Merged, config: Config) -> frozenset[tuple[str, str]]:
+    fields = {field.encode_name: field.name for field in msgspec.structs.fields(Config)}
+    found = set()
+    for key, items in merged.lists.items():
+        kept = {value.name for value in getattr(config, fields[key])}
+        names = {item.value.get("name") for item in items if isinstance(item.value, dict)}
+        found |= {(key, name) for name in names if isinstance(name, str) and name not in kept}
+    return frozenset(found)
 
 
 def config_files(path: Path) -> list[tuple[Path, Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import os
 import resource
@@ -403,6 +404,9 @@ def _raise_descriptor_limit() -> None:
 
 def serve(options: Options) -> int:
     """Runs a gateway until it is told to stop. Answers the exit status."""
+    if importlib.util.find_spec("gateway._core.engine") is None:
+        # Only workers load it; better one line here than a worker that dies again and again.
+        raise ModuleNotFoundError("no engine", name="gateway._core.engine")
     log_setup.setup(options.log_level, process="supervisor")
 
     async def run() -> int:

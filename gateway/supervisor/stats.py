@@ -123,11 +123,13 @@ class Sampler:
             self._history.append(_rate(sample.total.count, last.total.count, sample.at - last.at))
         self._samples.append(sample)
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self, at: float | None = None) -> dict[str, Any]:
         """`totals`, `history`, `routes` and `cluster_sums` (by id) of the dashboard."""
+        at = time.monotonic() if at is None else at
         if not self._samples:
-            self.tick()
-        new, old = self._samples[-1], self._samples[0]
+            self.tick(at)
+        # What is asked now is answered now, but the window keeps its even steps.
+        new, old = take_sample(self._blocks(), at), self._samples[0]
         span = new.at - old.at
         names = self._names()
         recent = [max(a - b, 0) for a, b in zip(new.total.buckets, old.total.buckets, strict=True)]

@@ -38,7 +38,7 @@ def test_rates_look_back_over_the_window_and_names_come_from_the_configuration()
         probe.request(1, 2, 3, 1, 200, times=20, duration_us=2_000)
         probe.request(1, 2, 3, 1, 500, times=5, duration_us=2_000)
         sampler.tick(100.0 + second)
-    numbers = sampler.numbers()
+    numbers = sampler.numbers(115.0)
     assert numbers["totals"]["requests"] == 375
     assert numbers["totals"]["requests_per_s"] == 25 and numbers["totals"]["errors_per_s"] == 5
     assert numbers["history"] == [25.0] * 15
@@ -55,7 +55,7 @@ def test_a_route_that_went_away_makes_no_negative_rate() -> None:
     sampler.tick(0.0)
     probe.retire([1])
     sampler.tick(1.0)
-    numbers = sampler.numbers()
+    numbers = sampler.numbers(1.0)
     assert numbers["totals"]["requests_per_s"] == 0 and numbers["history"] == [0.0]
     assert numbers["totals"]["p99_ms"] is None
 

@@ -1,0 +1,180 @@
+"""Sources to revisions: what is applied, what is dropped as unchanged, what keeps the last good."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("gateway._core.snapshot", reason="the core is not built")
+
+from gateway.control import reconciler as module
+from gateway.control.publish import wanted_of
+from gateway.control.reconciler import Reconciler, Revision
+from gateway.model.problem import Problem
+
+TEXT = """\
+listeners:
+  - {name: web, address: "127.0.0.1:0"}
+  - {name: api, address: "127.0.0.2:0", hostname: api.test}
+routes:
+  - name: shop
+    rules: [{backendRefs: [{name: one}, {name: two}]}]
+  - name: blog
+    hostnames: [blog.test]
+    rules: [{backendRefs: [{name: two}]}]
+clusters:
+  - {name: one, endpoints: ["10.0.0.1:80", {address: "api.example:81", weight: 3, zone: a}]}
+  - {name: two, endpoints: ["unix:/run/app.sock"]}
+"""
+
+
+class Plane:
+    """Stands for the supervisor: remembers the revisions, and what it is told to complain about."""
+
+    def __init__(self) -> None:
+        self.applied: list[Revision] = []
+        self.problems: list[Problem] = []
+
+    def __call__(self, revision: Revision) -> list[Problem]:
+        self.applied.append(revision)
+        return self.problems
+
+
+def tell(tmp_path: Path, *steps: str | None) -> tuple[Reconciler, Plane, list[bool]]:
+    """Loads once for each step, after writing it (None: the file stays)."""
+    path = tmp_path / "isthmus.yaml"
+    plane = Plane()
+
+    async def run() -> tuple[Reconciler, list[bool]]:
+        reconciler = Reconciler(path, plane)
+        answers = []
+        for step in steps:
+            if step is not None:
+                path.write_text(step)
+            answers.append(await reconciler.reload("test"))
+        return reconciler, answers
+
+    reconciler, answers = asyncio.run(run())
+    return reconciler, plane, answers
+
+
+def test_the_first_load_is_revision_1_and_an_unchanged_one_is_dropped(tmp_path: Path) -> None:
+    other_order = TEXT.replace("  - {name: web, address: \"127.0.0.1:0\"}\n", "").replace(
+        "routes:\n", "  - {name: web, address: \"127.0.0.1:0\"}\nroutes:\n"
+    )
+    reconciler, plane, answers = tell(tmp_path, TEXT, None, TEXT + "# a comment\n", other_order)
+    assert answers == [True] * 4 and reconciler.loads == 4
+    assert {revision.number for revision in plane.applied} == {1}
+    assert len({revision.compiled.blob for revision in plane.applied}) == 1
+
+
+def test_what_does_not_concern_routes_travels_with_the_old_snapshot(tmp_path: Path) -> None:
+    _, plane, _ = tell(tmp_path, TEXT, TEXT + "accessLog: {format: text}\n")
+    first, second = plane.applied
+    assert second.number == 1 and second.compiled is first.compiled and second.config.access_log.format == "text"
+
+
+def test_a_file_that_cannot_be_used_keeps_the_last_good(tmp_path: Path) -> None:
+    reconciler, plane, answers = tell(tmp_path, TEXT, TEXT.replace("clusters:", "cluster:"))
+    assert answers == [True, False] and len(plane.applied) == 1
+    assert reconciler.is_stale and "'clusters'" in reconciler.last_error and reconciler.failed_loads == 1
+    reconciler, plane, answers = tell(tmp_path, TEXT, "{", TEXT.replace("blog.test", "blog2.test"))
+    assert answers == [True, False, True] and not reconciler.is_stale and reconciler.revision == 2
+
+
+def test_a_first_file_that_cannot_be_used_applies_nothing(tmp_path: Path) -> None:
+    reconciler, plane, answers = tell(tmp_path, "listner: []\n")
+    assert answers == [False] and not plane.applied and reconciler.current is None
+    assert any("did you mean 'listeners'" in problem.text() for problem in reconciler.problems)
+
+
+def test_a_slip_in_one_route_keeps_that_routes_last_good_version(tmp_path: Path) -> None:
+    slip = TEXT.replace("hostnames: [blog.test]", "hostname: [blog.test]").replace("/run/app.sock", "/run/new.sock")
+    reconciler, plane, _ = tell(tmp_path, TEXT, slip)
+    model = plane.applied[-1].model
+    assert [route.name for route in model.routes] == ["blog", "shop"] and plane.applied[-1].number == 2
+    assert model.clusters[1].endpoints[0].host == "/run/new.sock"
+    texts = [problem.text() for problem in reconciler.problems]
+    assert any("did you mean 'hostnames'" in text for text in texts)
+    assert any("last good version of 'blog' stays in use" in text for text in texts)
+
+
+def test_at_start_there_is_no_last_good_version_and_the_rest_goes_on(tmp_path: Path) -> None:
+    reconciler, plane, answers = tell(tmp_path, TEXT.replace("hostnames: [blog.test]", "hostname: [blog.test]"))
+    assert answers == [True] and [route.name for route in plane.applied[0].model.routes] == ["shop"]
+    assert reconciler.problems
+
+
+def test_a_slip_in_a_cluster_keeps_its_endpoints(tmp_path: Path) -> None:
+    _, plane, _ = tell(tmp_path, TEXT, TEXT.replace("unix:/run/app.sock", "unix:relative"))
+    assert [cluster.name for cluster in plane.applied[-1].model.clusters] == ["one", "two"]
+
+
+def test_a_route_that_is_taken_out_on_purpose_goes(tmp_path: Path) -> None:
+    blog = "  - name: blog\n    hostnames: [blog.test]\n    rules: [{backendRefs: [{name: two}]}]\n"
+    assert blog in TEXT
+    _, plane, _ = tell(tmp_path, TEXT, TEXT.replace(blog, ""))
+    assert [route.name for route in plane.applied[-1].model.routes] == ["shop"]
+
+
+def test_what_could_not_be_put_to_use_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "isthmus.yaml"
+    path.write_text(TEXT)
+    plane = Plane()
+    plane.problems = [Problem(severity="error", message="cannot listen on 127.0.0.1:80")]
+
+    async def run() -> None:
+        reconciler = Reconciler(path, plane)
+        await reconciler.reload("test")
+        assert reconciler.problems == plane.problems and not reconciler.is_stale
+        plane.problems = []
+        await reconciler.reload("test")
+        assert reconciler.problems == [] and len(plane.applied) == 2
+
+    asyncio.run(run())
+
+
+def test_a_bug_in_compiling_keeps_the_last_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "isthmus.yaml"
+    path.write_text(TEXT)
+    plane = Plane()
+
+    def explode(*_: Any) -> Any:
+        raise ZeroDivisionError("oh")
+
+    async def run() -> None:
+        reconciler = Reconciler(path, plane)
+        assert await reconciler.reload("test")
+        monkeypatch.setattr(module, "compile_model", explode)
+        path.write_text(TEXT.replace("blog.test", "other.test"))
+        assert not await reconciler.reload("test")
+        assert "internal error" in reconciler.last_error and reconciler.revision == 1
+
+    asyncio.run(run())
+
+
+def test_loads_do_not_overlap(tmp_path: Path) -> None:
+    path = tmp_path / "isthmus.yaml"
+    path.write_text(TEXT)
+    plane = Plane()
+
+    async def run() -> None:
+        reconciler = Reconciler(path, plane)
+        assert all(await asyncio.gather(*(reconciler.reload("test") for _ in range(5))))
+        assert len(plane.applied) == 1 and reconciler.loads == 5
+
+    asyncio.run(run())
+
+
+def test_the_wishes_of_a_revision_carry_the_ids_of_the_snapshot(tmp_path: Path) -> None:
+    _, plane, _ = tell(tmp_path, TEXT)
+    revision = plane.applied[0]
+    wanted = wanted_of(revision.model, revision.compiled)
+    assert sorted(wanted.addresses.values()) == ["127.0.0.1:0", "127.0.0.2:0"]
+    assert sorted(wanted.listeners.values()) == [["api"], ["web"]]
+    assert wanted.endpoints == {
+        revision.compiled.clusters["one"]: [(b"10.0.0.1", 80, 1, b""), (b"api.example", 81, 3, b"a")],
+        revision.compiled.clusters["two"]: [(b"/run/app.sock", 0, 1, b"")],
+    }
+    assert all(revision.compiled.names[id_][0] == "bind" for id_ in wanted.addresses)
