@@ -69,6 +69,8 @@ cdef class H1Downstream(Downstream):
     cdef bint close_after  # the response under way is the last one
     cdef bint drained_due
     cdef bint shut
+    cdef bint linger       # after the last response: wait until the client has seen it
+    cdef bint watched      # output waits, and its pace is looked at
     cdef bint is_head      # the request under way is HEAD: its response has no content
 
     @staticmethod

@@ -16,7 +16,7 @@ from gateway._core.counters cimport (
     S_DEADLINE_HEAD,
     S_DEADLINE_IDLE,
 )
-from gateway._core.exchange cimport Exchange
+from gateway._core.exchange cimport PHASE_HEAD, Exchange
 from gateway._core.faults cimport F_BODY_SHORT, F_PROXY_HEADER, fault_name, fault_status
 from gateway._core.h1_body cimport BODY_DATA, BODY_END, h1_body_decode, h1_body_start
 from gateway._core.h1_encode cimport (
@@ -45,8 +45,10 @@ from gateway._core.sys cimport (
     EPOLLRDHUP,
     IPPROTO_TCP,
     SHUT_WR,
+    SO_LINGER,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
+    SOL_SOCKET,
     TCP_NODELAY,
     accept4,
     close,
@@ -56,6 +58,7 @@ from gateway._core.sys cimport (
     recv,
     setsockopt,
     shutdown,
+    so_linger,
     sockaddr,
     sockaddr_in,
     sockaddr_in6,
@@ -95,11 +98,14 @@ cdef class Acceptor(Pollable):
     @staticmethod
     cdef Acceptor new(Plane plane, int fd, uint64_t bind_id):
         cdef Acceptor acceptor = Acceptor.__new__(Acceptor)
+        cdef int one = 1
         acceptor.plane = plane
         acceptor.fd = fd
         acceptor.bind_id = bind_id
         acceptor.timer.owner = <PyObject *> acceptor
         acceptor.rebind()
+        # accepted sockets inherit it; a Unix socket refuses it, and needs none
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         if plane.poller.add(acceptor, True) < 0:
             acceptor.fd = -1
             raise OSError(f"descriptor {fd} cannot be watched")
@@ -165,15 +171,12 @@ cdef class H1Downstream(Downstream):
     cdef H1Downstream new(Plane plane, Acceptor acceptor, int fd):
         cdef H1Downstream down = H1Downstream.__new__(H1Downstream)
         cdef Snapshot snapshot = plane.binding.snapshot
-        cdef int one = 1
         down.plane = plane
         down.acceptor = acceptor
         down.fd = fd
         down.timer.owner = <PyObject *> down
         down.state = DOWN_PROXY if snapshot.ports[acceptor.port].proxy_protocol else DOWN_IDLE
         down.opened_ms = plane.poller.now_ms
-        # fails on a Unix socket, where it means nothing
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         if plane.poller.add(down, False) < 0:
             close(fd)
             down.fd = -1
@@ -252,9 +255,9 @@ cdef class H1Downstream(Downstream):
             self.refuse(408, FLAG_DT, b"header_timeout")
         elif self.state == DOWN_LINGER or self.state == DOWN_FLUSH and self.out.size == 0:
             self.close()
-        elif self.out.size:
+        elif self.watched:
             # a client that takes nothing, or a drip (class D9)
-            if self.moved < self.progress + STALL_BYTES and now >= self.deadline:
+            if self.moved < self.progress + STALL_BYTES:
                 self.lost(FLAG_DC)
                 return
             self.progress = self.moved
@@ -469,12 +472,8 @@ cdef class H1Downstream(Downstream):
         cdef size_t used = 0
         cdef size_t took
         cdef Span span
-        cdef HeaderBlock trailers
+        cdef HeaderBlock trailers = self.exchange.trailers if self.exchange is not None else None
         cdef int step
-        if self.exchange is not None:
-            trailers = self.exchange.trailers
-        else:
-            trailers = HeaderBlock.new()
         while not self.paused and self.state == DOWN_BODY:
             took = 0
             step = h1_body_decode(&self.decoder, trailers, p + used, n - used, &took, &span)
@@ -698,10 +697,18 @@ cdef class H1Downstream(Downstream):
 
     cdef void abort(self) noexcept:
         # Without the last chunk, or short of the length: the client sees that it is not complete. What is queued may still help it.
+        cdef so_linger reset
         self.exchange = None
         if self.state == DOWN_CLOSED:
             return
         self.write(NULL, 0)
+        if self.state == DOWN_CLOSED:
+            return
+        if self.framing == FRAME_CLOSE:
+            # where the end of the connection is the end of the content, only a reset says that it is not
+            reset.l_onoff = 1
+            reset.l_linger = 0
+            setsockopt(self.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
         self.close()
 
     # ---- writing -------------------------------------------------------------------------------------------------------
@@ -714,10 +721,13 @@ cdef class H1Downstream(Downstream):
             return
         self.moved += <uint64_t> sent
         self.plane.counters.bump(S_BYTES_OUT, <uint64_t> sent)
-        if self.out.size:
-            if self.deadline > self.plane.poller.now_ms + STALL_MS or sent > 0:
-                self.progress = self.moved
-                self.set_deadline(self.plane.poller.now_ms + STALL_MS)
+        if self.out.size == 0:
+            self.watched = False
+        elif not self.watched:
+            # From now on the client has to take its bytes at a rate, see on_timer; a drip does not move the deadline.
+            self.watched = True
+            self.progress = self.moved
+            self.set_deadline(self.plane.poller.now_ms + STALL_MS)
         if self.drained_due and self.out.size <= LOW_WATER and self.exchange is not None:
             self.drained_due = False
             self.exchange.on_downstream_drained()
@@ -725,6 +735,7 @@ cdef class H1Downstream(Downstream):
             if self.state == DOWN_FLUSH:
                 self.end_after_flush()
             elif self.state == DOWN_IDLE:
+                self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
                 if self.input.end > self.input.start:
                     self.plane.poller.push_ready(self)
             elif self.shut and self.state == DOWN_TUNNEL:
@@ -736,15 +747,13 @@ cdef class H1Downstream(Downstream):
         """Closes once everything is written, and in a way that the client gets to read it."""
         cdef bint unread = self.state == DOWN_BODY or self.state == DOWN_HEAD or self.input.end > self.input.start or self.readable
         if self.state != DOWN_FLUSH:
-            # remembered in drop_budget, which has no other use from here on
-            self.drop_budget = 1 if unread and not self.eof else 0
+            self.linger = unread and not self.eof
             self.state = DOWN_FLUSH
-            in_clear(&self.input)
             self.set_deadline(self.plane.poller.now_ms + STALL_MS)
         if self.out.size:
             self.plane.poller.push_flush(self)
             return
-        if self.drop_budget == 0:
+        if not self.linger:
             self.close()
             return
         # Closing with input unread would reset the connection under the response (RFC 9112 §9.6).
@@ -763,7 +772,7 @@ cdef class H1Downstream(Downstream):
             return
         self.close()
         if ex is not None:
-            if self.parser.phase or ex.phase == 0:
+            if ex.phase == PHASE_HEAD:
                 ex.refuse(0, flag, b"client_gone")
             else:
                 ex.on_downstream_lost(flag)

@@ -8,10 +8,12 @@ from gateway._core.types cimport uint64_t
 cdef class Engine:
     cdef object __weakref__
     cdef Plane plane
-    cdef dict clusters     # id -> pool.Cluster; those that no snapshot names any more leave at the next swap, once nobody uses them
+    cdef dict clusters     # id -> pool.Cluster, those that leave included
+    cdef set leaving       # ids of clusters that the snapshot does not name; closed once nothing is in flight on them
     cdef dict acceptors    # bind id -> downstream.Acceptor
     cdef dict pending      # id -> endpoints that came before the snapshot that names their cluster
     cdef uint64_t drain_deadline  # monotonic ms; 0: not draining
 
     cdef list downstreams(self)
+    cdef void see_out(self) noexcept
     cdef void retire_series(self, Snapshot snapshot) noexcept

@@ -47,6 +47,7 @@ cdef class Engine:
     def __init__(self, counters, *, log_format="off", log_sample=1.0, node="isthmus"):
         self.plane = Plane.new(Counters.over(counters), LogBuffer.new(), node.encode("ascii", "replace"))
         self.clusters = {}
+        self.leaving = set()
         self.acceptors = {}
         self.pending = {}
         self.set_log(log_format, log_sample)
@@ -57,8 +58,8 @@ cdef class Engine:
     def on_ready(self):
         cdef uint64_t start
         cdef uint64_t took
+        start = clock_us(CLOCK_MONOTONIC)
         self.plane.poller.run()
-        start = self.plane.poller.now_us
         took = clock_us(CLOCK_MONOTONIC) - start
         if took > self.plane.counters.scalars[<int> S_LOOP_LAG_US]:
             self.plane.counters.scalars[<int> S_LOOP_LAG_US] = took
@@ -67,6 +68,8 @@ cdef class Engine:
         cdef Plane plane = self.plane
         plane.poller.refresh()
         plane.wheel.advance(plane.poller.now_ms)
+        if self.leaving:
+            self.see_out()
         plane.poller.settle()
         if self.drain_deadline and plane.poller.now_ms >= self.drain_deadline:
             for down in self.downstreams():
@@ -93,13 +96,15 @@ cdef class Engine:
             cluster = self.clusters.get(id)
             if cluster is None:
                 cluster = Cluster.new(plane, id)
+            elif id in self.leaving:
+                # back before it was gone; its series may have been retired meanwhile
+                cluster.series = plane.counters.cluster(id)
             cluster.configure(binding.snapshot, &binding.snapshot.clusters[i])
             named[id] = cluster
             binding.clusters.append(cluster)
-        for gone, old in self.clusters.items():
-            if gone not in named:
-                (<Cluster> old).close()
-        self.clusters = named
+        # A cluster that is not named any more still serves what is in flight on it; on_tick sees it out.
+        self.leaving = {gone for gone in self.clusters if gone not in named}
+        self.clusters.update(named)
         for known in [known for known in self.pending if known in named]:
             (<Cluster> named[known]).set_endpoints(self.pending.pop(known))
         plane.binding = binding
@@ -108,6 +113,16 @@ cdef class Engine:
         self.retire_series(binding.snapshot)
         plane.counters.scalars[<int> S_REVISION] = revision
         plane.counters.scalars[<int> S_SWAP_US] = clock_us(CLOCK_MONOTONIC) - start
+
+    cdef void see_out(self) noexcept:
+        """Closes the clusters that no snapshot names and nothing uses any more."""
+        cdef Cluster cluster
+        for id in list(self.leaving):
+            cluster = self.clusters[id]
+            if cluster.active == 0 and cluster.series.pending == 0:
+                cluster.close()
+                self.leaving.discard(id)
+                del self.clusters[id]
 
     cdef void retire_series(self, Snapshot snapshot) noexcept:
         """Series of names that the snapshot has no more go away."""
@@ -264,5 +279,6 @@ cdef class Engine:
         self.plane.poller.close()
         self.plane.spare.clear()
         self.clusters.clear()
+        self.leaving.clear()
         self.acceptors.clear()
         self.plane.binding = None

@@ -419,6 +419,7 @@ cdef class Exchange(Flow):
         self.upstream_us = self.plane.poller.now_us - self.attempt_us
         self.trailers.clear()
         if self.rule.codes_n and self.is_retry_code(head.status) and self.may_retry(0, head.status):
+            self.end_attempt(is_good(head.status), True)
             self.drop_upstream()
             self.retry(0)
             return
@@ -446,7 +447,7 @@ cdef class Exchange(Flow):
             else:
                 downstream.finish(None)
             return
-        self.end_attempt(self.response.status < 500 or self.response.status == 501, True)
+        self.end_attempt(is_good(self.response.status), True)
         self.upstream = None
         if trailers is not None:
             filter_trailers(trailers)
@@ -757,6 +758,11 @@ cdef const BackendRec *pick_backend(Snapshot snapshot, const RuleRec *rule, uint
             return &snapshot.backends[i]
         at -= snapshot.backends[i].weight
     return NULL
+
+
+cdef bint is_good(uint16_t status) noexcept nogil:
+    """Whether an answer speaks for its endpoint: an application's own 500 says nothing about the endpoint's health."""
+    return not 502 <= status <= 504
 
 
 cdef bint is_idempotent(uint8_t method) noexcept nogil:

@@ -34,7 +34,8 @@ cdef class Poller:
     cdef void push_ready(self, Pollable pollable) noexcept
     cdef void push_flush(self, Pollable pollable) noexcept
     cdef void refresh(self) noexcept nogil
-    # One batch: events, then what they left to do.
+    # A few batches: events, then what they left to do.
     cdef void run(self) noexcept
+    cdef bint run_batch(self) noexcept
     cdef void settle(self) noexcept
     cdef void close(self) noexcept
