@@ -11,7 +11,8 @@ cdef struct Redirect:
     Ref location           # in the request head's store
 
 # Runs filters [first, first + n) over the request in order. 0: go on. 1: *redirect is the answer. < 0: a negated Fault (a rewritten
-# path that is not safe is -F_PATH). `secure` says whether the client's side is TLS, `port` is the listener's number (for Location).
+# path that is not safe is -F_PATH), or -1 when memory is out. `secure` says whether the client's side is TLS, `port` is the listener's
+# number (for Location).
 cdef int run_request_filters(Snapshot snapshot, uint32_t first, uint32_t n, HeaderBlock head, const Decision *decision,
                              bint secure, uint32_t port, Redirect *redirect) noexcept nogil
 # Response header modifiers of the same filters. 0, or -1 when memory is out.

@@ -2,7 +2,6 @@
 
 from libc.string cimport memcmp, memcpy
 
-from gateway._core.faults cimport Fault
 from gateway._core.headers cimport HeaderBlock
 from gateway._core.router cimport Decision
 from gateway._core.snapshot cimport (
@@ -14,7 +13,7 @@ from gateway._core.tokens cimport token_of
 from gateway._core.types cimport Ref, Span, uint8_t, uint16_t, uint32_t
 
 cdef enum:
-    NO_MEMORY = -Fault.F_FIELDS_LARGE  # what a head that cannot be stored is answered with
+    NO_MEMORY = -1         # as everywhere in the core; no fault of a path or an authority has this number
 
 
 cdef bint is_text(Span span, const char *text, size_t n) noexcept nogil:
