@@ -4,7 +4,7 @@ Read from top to bottom this is the life of a request: begin, the phases in orde
 the one decision about retries, and the end.
 """
 
-from cpython.ref cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.string cimport memcmp, memset, strlen
 
 from gateway._core.balance cimport hash64_of
@@ -94,6 +94,8 @@ cdef class Exchange(Flow):
             ex.timer.owner = <PyObject *> ex
         ex.downstream = downstream
         ex.binding = plane.binding
+        # The connections that it is on let go of it before it has written its last line: until then it holds itself.
+        Py_INCREF(ex)
         ex.over = False
         ex.phase = PHASE_HEAD
         ex.start_us = plane.poller.now_us
@@ -740,8 +742,12 @@ cdef class Exchange(Flow):
         out_clear(&self.replay)
         self.request.clear()
         self.trailers.clear()
+        # Either list outlives the methods of it that are on the stack now.
         if len(self.plane.spare) < SPARE:
             self.plane.spare.append(self)
+        else:
+            self.plane.poller.gone.append(self)
+        Py_DECREF(self)
 
 
 cdef const BackendRec *pick_backend(Snapshot snapshot, const RuleRec *rule, uint64_t random) noexcept nogil:

@@ -21,6 +21,7 @@ cdef class Poller:
     cdef uint32_t held     # registered Pollables
     cdef list ready        # Pollables
     cdef list flush
+    cdef list gone         # what ended in this turn: kept until no method of it can be on the stack any more
     cdef uint64_t now_ms   # monotonic, taken once per batch
     cdef uint64_t now_us
 

@@ -54,6 +54,7 @@ cdef class Poller:
             raise OSError("epoll refuses an eventfd")
         poller.ready = []
         poller.flush = []
+        poller.gone = []
         poller.refresh()
         return poller
 
@@ -104,6 +105,8 @@ cdef class Poller:
         if fd < self.slots_n and self.slots[fd] == <PyObject *> pollable:
             self.slots[fd] = NULL
             self.held -= 1
+            # A method of it may be on the stack: whoever closes a connection may have been called by it.
+            self.gone.append(pollable)
             Py_DECREF(pollable)
 
     cdef void push_ready(self, Pollable pollable) noexcept:
@@ -174,10 +177,13 @@ cdef class Poller:
                     pollable.queued &= ~QUEUED_FLUSH & 0xff
                     pollable.on_flush()
             if not self.ready and not self.flush:
-                return
-        wrote = sys_write(self.wakefd, &one, 8)
-        if wrote < 0:
-            pass
+                break
+        else:
+            wrote = sys_write(self.wakefd, &one, 8)
+            if wrote < 0:
+                pass
+        if self.gone:
+            self.gone.clear()
 
     cdef void close(self) noexcept:
         cdef uint32_t i
@@ -188,6 +194,7 @@ cdef class Poller:
                 self.remove(pollable, False)
         self.ready.clear()
         self.flush.clear()
+        self.gone.clear()
         if self.epfd >= 0:
             close(self.epfd)
             close(self.wakefd)
