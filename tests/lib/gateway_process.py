@@ -101,9 +101,7 @@ class Gateway:
         self.config = config
         self.stdout_path = config.parent / f"{config.name}.stdout"
         self.stderr_path = config.parent / f"{config.name}.stderr"
-        self._command = command(
-            "run", "--config", str(config), "--workers", str(workers), "--admin", "127.0.0.1:0", *args
-        )
+        self._command = command("run", "--config", str(config), "--workers", str(workers), "--admin", "127.0.0.1:0", *args)
         self.process: subprocess.Popen[bytes]
         self.admin = ""
         self._pids: set[int] = set()

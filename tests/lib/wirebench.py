@@ -1,7 +1,7 @@
 """The bench of the wire tests: a real Engine on uvloop in a thread, and both ends of it as plain sockets in the test's hands.
 
-A test is a script of bytes. `Gateway.client()` is a client's socket, `Origin.accept()` the socket that the gateway dialled; the test
-plays both, so that nothing happens behind its back and every byte that crossed can be named:
+A test is a script of bytes. `Gateway.client()` is a client's socket, `Origin.accept()` the socket that the gateway dialled; the
+test plays both, so that nothing happens behind its back and every byte that crossed can be named:
 
     client.send("GET / HTTP/1.1\\r\\nHost: a.test\\r\\n\\r\\n")
     origin = site.accept()
@@ -9,8 +9,8 @@ plays both, so that nothing happens behind its back and every byte that crossed 
     origin.send("HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
     assert client.answer().body == b"ok"
 
-No call waits for time: reads block until the bytes are there (with a deadline that only a bug meets), and `Gateway.turn()` waits until
-the engine has handled everything that was sent before it.
+No call waits for time: reads block until the bytes are there (with a deadline that only a bug meets), and `Gateway.turn()` waits
+until the engine has handled everything that was sent before it.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """One gateway for each module of tests (its `CONFIG`), a fresh origin and fresh clients for each test.
 
-When a test is over its sockets are closed, and the engine must have let go of everything: a connection, lease or exchange that stays
-behind fails the test that left it.
+When a test is over its sockets are closed, and the engine must have let go of everything: a connection, lease or exchange that
+stays behind fails the test that left it.
 """
 
 from collections.abc import Callable, Iterator

@@ -83,8 +83,25 @@ def test_item_04_more_than_one_length(connect: Connect, site: Origin, fields: st
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"+5", b"-1", b"0x5", b"5_0", b"5 0", b"1Z", b"5;", b"5.0", b"1e1", b"\xd9\xa5", b"9223372036854775808"]
-    + [b"18446744073709551621", b"99999999999999999999999999", b"5\x0b", b"\xa05", b"'5'"],
+    [
+        b"",
+        b"+5",
+        b"-1",
+        b"0x5",
+        b"5_0",
+        b"5 0",
+        b"1Z",
+        b"5;",
+        b"5.0",
+        b"1e1",
+        b"\xd9\xa5",
+        b"9223372036854775808",
+        b"18446744073709551621",
+        b"99999999999999999999999999",
+        b"5\x0b",
+        b"\xa05",
+        b"'5'",
+    ],
 )
 def test_item_05_content_length_grammar(connect: Connect, site: Origin, value: bytes) -> None:
     is_refused(connect, site, POST.encode() + b"Content-Length: " + value + b"\r\n\r\nhello")
@@ -99,8 +116,24 @@ def test_item_05_leading_zeros_are_not_passed_on(connect: Connect, site: Origin)
 
 @pytest.mark.parametrize(
     "line",
-    ["", "0x5", "+5", "-5", "5_", " 5", "5 ", "\t5", "g", "5g", "00000000000000005", "FFFFFFFFFFFFFFFF", "10000000000000005"]
-    + ["8000000000000000", ";a", "\xb2"],
+    [
+        "",
+        "0x5",
+        "+5",
+        "-5",
+        "5_",
+        " 5",
+        "5 ",
+        "\t5",
+        "g",
+        "5g",
+        "00000000000000005",
+        "FFFFFFFFFFFFFFFF",
+        "10000000000000005",
+        "8000000000000000",
+        ";a",
+        "²",
+    ],
 )
 def test_item_06_chunk_size_grammar(connect: Connect, site: Origin, line: str) -> None:
     is_spoilt(connect, site, CHUNKED, line + "\r\nhello\r\n0\r\n\r\n")
@@ -131,7 +164,7 @@ def test_item_07_chunk_lines_end_in_crlf(connect: Connect, site: Origin, body: s
 
 @pytest.mark.parametrize(
     "extension",
-    [";a=b", ";a", ' ; a = "q\\"u"', ";a=b;c=d"],
+    [";a=b", ";a", '; a = "q\\"u" ; b', ";a=b;c=d"],
 )
 def test_item_08_chunk_extensions_are_dropped(connect: Connect, site: Origin, extension: str) -> None:
     for cut in CUTS:
@@ -176,8 +209,7 @@ TRAILERS = (
 
 
 def test_item_09_trailers_are_no_header_fields(connect: Connect, site: Origin) -> None:
-    """What may stand in trailers goes on as a trailer, when the client said that it knows about them or not: it is the request's own.
-    What would mean something in a header is dropped, and the head has none of it."""
+    """What may stand in trailers goes on as a trailer; what would mean something in a header is dropped."""
     for cut in CUTS:
         client = connect()
         client.send(f"{CHUNKED}2\r\nhi\r\n0\r\n{TRAILERS}\r\n", cut=cut)
