@@ -2,6 +2,7 @@
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 
 from gateway._core.balance cimport Candidate
 from gateway._core.counters cimport S_LOG_DROPPED, S_LOOP_LAG_US, S_REVISION, S_SNAPSHOT_REFUSED, S_SWAP_US, Counters
@@ -126,24 +127,24 @@ cdef class Engine:
 
     cdef void retire_series(self, Snapshot snapshot) noexcept:
         """Series of names that the snapshot has no more go away."""
-        cdef uint64_t[::1] ids
         cdef uint32_t i
-        cdef uint32_t n = snapshot.listeners_n + snapshot.routes_n + snapshot.clusters_n
-        from array import array
-        if n == 0:
-            self.plane.counters.retire(NULL, 0)
+        cdef uint32_t n = 0
+        cdef uint64_t *ids = <uint64_t *> malloc(
+            (<size_t> snapshot.listeners_n + snapshot.routes_n + snapshot.clusters_n + 1) * sizeof(uint64_t))
+        if ids == NULL:
+            # they stay until the next swap
             return
-        block = array("Q", bytes(8 * n))
-        ids = block
         for i in range(snapshot.listeners_n):
-            ids[i] = id64(snapshot.listeners[i].id_lo, snapshot.listeners[i].id_hi)
-        n = snapshot.listeners_n
+            ids[n] = id64(snapshot.listeners[i].id_lo, snapshot.listeners[i].id_hi)
+            n += 1
         for i in range(snapshot.routes_n):
-            ids[n + i] = id64(snapshot.routes[i].id_lo, snapshot.routes[i].id_hi)
-        n += snapshot.routes_n
+            ids[n] = id64(snapshot.routes[i].id_lo, snapshot.routes[i].id_hi)
+            n += 1
         for i in range(snapshot.clusters_n):
-            ids[n + i] = id64(snapshot.clusters[i].id_lo, snapshot.clusters[i].id_hi)
-        self.plane.counters.retire(&ids[0], n + snapshot.clusters_n)
+            ids[n] = id64(snapshot.clusters[i].id_lo, snapshot.clusters[i].id_hi)
+            n += 1
+        self.plane.counters.retire(ids, n)
+        free(ids)
 
     def set_endpoints(self, cluster, endpoints):
         known = self.clusters.get(cluster)

@@ -2,6 +2,7 @@
 
 from collections import deque
 
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from gateway._core.balance cimport CONSISTENT_HASH, Balancer, hash64_of
@@ -90,37 +91,36 @@ cdef class Cluster:
         cdef set seen = set()
         cdef Endpoint endpoint
         cdef Endpoint old
-        cdef uint32_t n
-        cdef uint32_t i
-        cdef uint32_t[::1] weights
-        cdef uint64_t[::1] hashes
-        from array import array
-        weight_list = array("I")
-        hash_list = array("Q")
-        for described in endpoints:
-            # (host, port, weight, zone); the zone is not used yet
-            endpoint = Endpoint.new(self, described[0], described[1])
-            if endpoint.text in seen:
-                continue
-            seen.add(endpoint.text)
-            old = known.pop(endpoint.text, None)
-            if old is not None:
-                endpoint = old
-            fresh.append(endpoint)
-            weight_list.append(described[2])
-            hash_list.append(hash64_of(<const uint8_t *> <const char *> endpoint.text, <size_t> len(endpoint.text)))
-        n = <uint32_t> len(fresh)
-        if n:
-            weights = weight_list
-            hashes = hash_list
-            if self.balancer.replace(n, &weights[0], &hashes[0]) < 0:
+        cdef list rows = list(endpoints)
+        cdef uint32_t *weights = <uint32_t *> malloc((<size_t> len(rows) + 1) * sizeof(uint32_t))
+        cdef uint64_t *hashes = <uint64_t *> malloc((<size_t> len(rows) + 1) * sizeof(uint64_t))
+        cdef uint32_t n = 0
+        try:
+            if weights == NULL or hashes == NULL:
                 raise MemoryError
-        elif self.balancer.replace(0, NULL, NULL) < 0:
-            raise MemoryError
+            # (host, port, weight, zone); the zone is not used yet
+            for row in rows:
+                endpoint = Endpoint.new(self, row[0], row[1])
+                if endpoint.text in seen:
+                    continue
+                seen.add(endpoint.text)
+                old = known.pop(endpoint.text, None)
+                if old is not None:
+                    endpoint = old
+                fresh.append(endpoint)
+                weights[n] = row[2]
+                hashes[n] = hash64_of(<const uint8_t *> <const char *> endpoint.text, <size_t> len(endpoint.text))
+                n += 1
+            if self.balancer.replace(n, weights, hashes) < 0:
+                raise MemoryError
+        finally:
+            free(weights)
+            free(hashes)
         self.endpoints = fresh
-        for i in range(n):
-            endpoint = <Endpoint> fresh[i]
-            endpoint.index = i
+        n = 0
+        for endpoint in fresh:
+            endpoint.index = n
+            n += 1
         for endpoint in known.values():
             self.retire(endpoint)
         return 0

@@ -1,5 +1,6 @@
 """The compiled configuration, read in place. Verifies a blob once, so that no reader has to check an index again."""
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
 from libc.string cimport memcpy
 
@@ -533,13 +534,15 @@ def hash32(bytes text not None):
     return hash32_of(<const uint8_t *> <const char *> text, <size_t> len(text))
 
 
-def seal(unsigned char[::1] blob not None):
+def seal(bytearray blob not None):
     """Writes the checksum of a finished blob into its header."""
     cdef uint64_t check
-    if blob.shape[0] < HEADER_SIZE or blob.shape[0] & 7:
-        raise ValueError(f"{blob.shape[0]} bytes are no snapshot")
-    check = checksum_of(&blob[0] + SEALED_FROM, <size_t> blob.shape[0] - SEALED_FROM)
-    memcpy(&blob[16], &check, 8)
+    cdef uint8_t *base = <uint8_t *> PyByteArray_AS_STRING(blob)
+    cdef size_t size = <size_t> len(blob)
+    if size < HEADER_SIZE or size & 7:
+        raise ValueError(f"{size} bytes are no snapshot")
+    check = checksum_of(base + SEALED_FROM, size - SEALED_FROM)
+    memcpy(base + 16, &check, 8)
 
 
 def pack_header(size_t size, uint64_t revision):
