@@ -413,9 +413,6 @@ cdef class H1Downstream(Downstream):
         cdef HeadLimits head_limits
         cdef int took
         if ex is None:
-            # An answer still on its way out to a client that does not read: no further request until it is.
-            if self.out.size > HIGH_WATER:
-                return 0
             ex = Exchange.new(self.plane, self)
             self.exchange = ex
             self.parser.pos = self.parser.scan = 0
@@ -684,9 +681,10 @@ cdef class H1Downstream(Downstream):
 
     cdef void next_request(self) noexcept:
         self.state = DOWN_IDLE
-        self.paused = False
+        # Answers that a client does not fetch: no further request until it does, see write.
+        self.paused = self.out.size > HIGH_WATER
         self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
-        if self.readable or self.input.end > self.input.start:
+        if not self.paused and (self.readable or self.input.end > self.input.start):
             self.plane.poller.push_ready(self)
 
     cdef void open_tunnel(self) noexcept:
@@ -731,13 +729,13 @@ cdef class H1Downstream(Downstream):
         if self.drained_due and self.out.size <= LOW_WATER and self.exchange is not None:
             self.drained_due = False
             self.exchange.on_downstream_drained()
+        if self.paused and self.state == DOWN_IDLE and self.out.size <= LOW_WATER:
+            self.resume_reading()
         if self.out.size == 0:
             if self.state == DOWN_FLUSH:
                 self.end_after_flush()
             elif self.state == DOWN_IDLE:
                 self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
-                if self.input.end > self.input.start:
-                    self.plane.poller.push_ready(self)
             elif self.shut and self.state == DOWN_TUNNEL:
                 shutdown(self.fd, SHUT_WR)
 

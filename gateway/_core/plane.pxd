@@ -11,7 +11,7 @@ from gateway._core.timers cimport Wheel
 from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
 
 cdef enum:
-    SCRATCH = 131072       # bytes of the one read buffer
+    SCRATCH = 65536        # bytes of the one read buffer; with HIGH_WATER it bounds what a connection can hold
     HIGH_WATER = 65536     # queued output beyond which the other side stops reading
     LOW_WATER = 16384      # and below which it goes on
     DIRECT = 4096          # content from this size on is written from where it lies; smaller pieces are gathered
