@@ -163,7 +163,8 @@ class AdminServer:
         return _json(await self._state.stats())
 
     async def _config(self, request: web.Request) -> web.Response:
-        return _json(self._state.config())
+        # Ten thousand routes are megabytes of JSON: not on the loop.
+        return await asyncio.to_thread(lambda: _json(self._state.config()))
 
     async def _problems(self, request: web.Request) -> web.Response:
         return _json(self._state.problems())

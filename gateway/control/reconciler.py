@@ -7,6 +7,7 @@ comes during one is found by the next.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -97,6 +98,19 @@ class Reconciler:
         """Whether the sources say something that is not in use because it cannot be."""
         return bool(self.last_error)
 
+    def _look_quietly(self) -> Load:
+        """_look without the cyclic collector, which would walk all that grows here again and again: half of the time, and pauses."""
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return self._look()
+        finally:
+            gc.collect()
+            # What was just made lives until the next revision: later collections need not walk it.
+            gc.freeze()
+            if was_enabled:
+                gc.enable()
+
     def _look(self) -> Load:
         """Runs in a thread: touches nothing of this object but reads."""
         loaded = files.load(self._path)
@@ -121,7 +135,7 @@ class Reconciler:
         async with self._lock:
             start = time.monotonic()
             try:
-                load = await asyncio.to_thread(self._look)
+                load = await asyncio.to_thread(self._look_quietly)
             except Exception as error:
                 # A bug of ours in the face of some configuration: the last good revision is worth more than a clean end.
                 log.exception("%s: the configuration could not be compiled", why)
@@ -139,6 +153,7 @@ class Reconciler:
                     self._report(load.problems)
                 return False
             self.last_error = ""
+            is_first = self.current is None
             if load.revision is not None:
                 self.current = load.revision
                 self._apply_problems = self._apply(load.revision)
@@ -151,7 +166,8 @@ class Reconciler:
                 self._apply_problems = self._apply(self.current)
             self.problems = [*load.problems, *self._apply_problems]
             if load.revision is not None or why != "change":
-                self._report(self.problems)
+                # What cannot be put to use at start ends the start; whoever started says so.
+                self._report(load.problems if is_first else self.problems)
             return True
 
     def _report(self, problems: list[Problem]) -> None:

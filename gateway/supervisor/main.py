@@ -30,6 +30,7 @@ from gateway.observe import logging as log_setup
 from gateway.observe.metrics import Collector, ControlFacts, expose
 from gateway.sources.watch import watch
 from gateway.supervisor import ipc
+from gateway.supervisor.adopt import Adopted
 from gateway.supervisor.cpus import granted_cpus
 from gateway.supervisor.describe import merge_clusters
 from gateway.supervisor.sockets import Listeners, split_address
@@ -82,6 +83,8 @@ class Supervisor:
     async def run(self) -> int:
         """From the first load to the last connection. Answers the exit status."""
         _raise_descriptor_limit()
+        # The admin port gets its turn this often while a configuration compiles in its thread.
+        sys.setswitchinterval(0.001)
         # Before the first load, so that no change between the two is missed.
         self._changes = watch(self._options.config)
         if not await self.reconciler.reload("start"):
@@ -213,8 +216,11 @@ class Supervisor:
                 await self.reconciler.reload("change")
 
     async def _sample(self) -> None:
+        adopted = Adopted() if os.getpid() == 1 else None
         while True:
             self._sampler.tick()
+            if adopted is not None:
+                adopted.look()
             await asyncio.sleep(SAMPLE_EVERY_S)
 
     def _on_fleet_change(self) -> None:
