@@ -99,7 +99,7 @@ class Reconciler:
         return bool(self.last_error)
 
     def _look_quietly(self) -> Load:
-        """_look without the cyclic collector, which would walk all that grows here again and again: half of the time, and pauses."""
+        """_look without the cyclic collector, which would walk all that grows here again and again: half of the time."""
         was_enabled = gc.isenabled()
         gc.disable()
         try:

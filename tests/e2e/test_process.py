@@ -152,6 +152,27 @@ def test_a_worker_is_small_and_knows_nothing_of_the_control_plane(config: Path) 
     assert not [name for name in loaded if name.startswith(control)]
 
 
+def test_an_endpoint_with_a_name_is_resolved_in_the_worker(config: Path, origin: Origin) -> None:
+    config.write_text(config_text(origin).replace("127.0.0.1:" + origin.address.rpartition(":")[2], origin.address_by_name))
+    assert "localhost:" in config.read_text()
+    with Gateway(config, workers=1) as gateway:
+        assert request(gateway.address(), "/named")[2] == b"origin /named\n"
+        assert gateway.ask("/clusters")[0]["endpoints"][0]["address"] == origin.address
+        # With the resolver loaded, too.
+        wait_until(lambda: 0 < gateway.stats()["workers"][0]["rss_kib"] < 40 * 1024)
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="no IPv6 here")
+def test_any_address_listens_for_both_families(config: Path, origin: Origin) -> None:
+    config.write_text(config_text(origin).replace("127.0.0.1:0", "[::]:0"))
+    with Gateway(config, workers=1) as gateway:
+        port = gateway.address().rpartition(":")[2]
+        for host in ("127.0.0.1", "::1"):
+            with socket.create_connection((host, int(port)), timeout=30) as sock:
+                sock.sendall(b"GET /both HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+                assert b"".join(iter(lambda sock=sock: sock.recv(65536), b"")).endswith(b"origin /both\n")
+
+
 def test_the_log_level_reaches_workers_and_supervisor(config: Path) -> None:
     with Gateway(config) as gateway:
         assert request(gateway.admin, "/loglevel", "PUT", body=b"debug")[0] == 200
@@ -321,7 +342,7 @@ def test_a_mounted_config_map_is_followed_through_its_swap(tmp_path: Path, origi
 
 def test_sigterm_drains_readiness_first_then_the_connections(tmp_path: Path, origin: Origin) -> None:
     path = tmp_path / "isthmus.yaml"
-    path.write_text(config_text(origin, delay="2s", timeout="30s"))
+    path.write_text(config_text(origin, delay="60s", timeout="60s"))
     with Gateway(path) as gateway:
         address = gateway.address()
         pids = gateway.serving()
@@ -334,6 +355,7 @@ def test_sigterm_drains_readiness_first_then_the_connections(tmp_path: Path, ori
             assert request(gateway.admin, "/healthz")[0] == 200
             # The load balancer has not noticed yet: new connections are still served.
             assert request(address, "/late")[0] == 200
+            gateway.signal(signal.SIGTERM)  # now it has
             wait_until(lambda: {row["state"] for row in gateway.stats()["workers"]} <= {"draining", "down"})
             origin.release.set()
             answer = b"".join(iter(lambda: held.recv(65536), b""))

@@ -82,6 +82,7 @@ class Origin:
 
         self._server = Server(("127.0.0.1", 0), Answer)
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
+        self.address_by_name = f"localhost:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     def __enter__(self) -> Self:
