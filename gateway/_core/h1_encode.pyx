@@ -154,11 +154,10 @@ cdef size_t h1_encode_request(uint8_t *out, HeaderBlock head, uint8_t framing, u
             out[0] = 63
             out = put_ref(out + 1, head, head.query)
     out = put(out, b" HTTP/1.1\r\n", 11)
-    # HTTP/1.1 wants a Host field, be it an empty one; only a request of HTTP/1.0 may have come without.
-    if head.authority.n or head.first[<int> T_HOST]:
-        out = put(out, b"host: ", 6)
-        out = put_ref(out, head, head.authority)
-        out = put_line_end(out)
+    # HTTP/1.1 wants a Host field, be it an empty one (RFC 9112 §3.2): a request of HTTP/1.0 may have come without.
+    out = put(out, b"host: ", 6)
+    out = put_ref(out, head, head.authority)
+    out = put_line_end(out)
     out = put_fields(out, head)
     if framing == FRAME_NONE and (head.method == M_POST or head.method == M_PUT or head.method == M_PATCH):
         framing = FRAME_LENGTH

@@ -32,7 +32,7 @@ def test_a_request_is_written_afresh() -> None:
 
 
 def test_http_1_0_becomes_1_1() -> None:
-    assert reencode_request(lines(b"GET / HTTP/1.0")) == lines(b"GET / HTTP/1.1")
+    assert reencode_request(lines(b"GET / HTTP/1.0")) == lines(b"GET / HTTP/1.1", b"host: ")
     assert reencode_request(lines(b"GET / HTTP/1.1", b"Host:")) == lines(b"GET / HTTP/1.1", b"host: ")
 
 
