@@ -274,6 +274,7 @@ cdef class H1Downstream(Downstream):
                     self.exchange.flags |= FLAG_DT
                     self.exchange.give_up()
                 else:
+                    self.close_after = True
                     self.exchange.reply(408, FLAG_DT, b"body_timeout")
                 return
             self.progress = self.moved
@@ -577,9 +578,11 @@ cdef class H1Downstream(Downstream):
             return True
         # Unread content of an early response is either short enough to be read and dropped, or ends the connection (item 11).
         if self.state == DOWN_BODY and self.exchange is not None:
+            # A client that waited for 100 may send its content now or leave it: what comes next is not to be told apart (item 41).
+            if self.exchange.request.flags & HEAD_EXPECT_CONTINUE and self.decoder.content == 0:
+                return True
             if self.decoder.framing != FRAME_LENGTH or self.decoder.remaining > DROPPED:
                 return self.exchange.upstream is None
-            return self.exchange.request.flags & HEAD_EXPECT_CONTINUE != 0 and self.exchange.upstream is None
         return False
 
     cdef void send_head(self, HeaderBlock head) noexcept:
