@@ -21,7 +21,8 @@ cdef enum UpState:
     UP_HEAD = 3            # leased, response head not complete
     UP_BODY = 4            # leased, response content under way
     UP_TUNNEL = 5          # leased for good
-    UP_CLOSED = 6
+    UP_FLUSH = 6           # a tunnel that is over but for its last bytes to the origin; no flow any more
+    UP_CLOSED = 7
 
 cdef class H1Upstream(Upstream):
     cdef Plane plane

@@ -61,6 +61,7 @@ from gateway._core.types cimport FRAME_CHUNKED, FRAME_CLOSE, FRAME_LENGTH, FRAME
 
 cdef enum:
     READS = 4              # receives per turn, so that one fast origin cannot hold the loop
+    FLUSH_MS = 30000       # how long the last bytes of a tunnel may take to an origin
     MAX_INFORMATIONAL = 32 # 1xx before a final response (checklist item 42)
 
 # What an origin may send as a head: generous, it is not the attacker of the common case, yet bounded.
@@ -111,6 +112,9 @@ cdef class H1Upstream(Upstream):
             # what may have come along with it
             if self.state == UP_CLOSED or not events & (EPOLLIN | EPOLLRDHUP):
                 return
+        if self.state == UP_FLUSH:
+            self.write(NULL, 0)
+            return
         if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             self.ended = True
         if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
@@ -123,7 +127,7 @@ cdef class H1Upstream(Upstream):
     cdef void on_ready(self) noexcept:
         if self.state == UP_DIALING:
             self.lost(LOSS_CONNECT, F_NONE)
-        elif self.state != UP_CLOSED and not self.paused and (self.readable or self.input.end > self.input.start):
+        elif self.state != UP_CLOSED and self.state != UP_FLUSH and not self.paused and (self.readable or self.input.end > self.input.start):
             self.read()
 
     cdef void on_flush(self) noexcept:
@@ -133,7 +137,7 @@ cdef class H1Upstream(Upstream):
     cdef void on_timer(self, Timer *timer) noexcept:
         if self.state == UP_DIALING:
             self.lost(LOSS_CONNECT_TIMEOUT, F_NONE)
-        elif self.state == UP_IDLE:
+        elif self.state == UP_IDLE or self.state == UP_FLUSH:
             self.lost(LOSS_STALE, F_NONE)
 
     cdef void on_connected(self) noexcept:
@@ -244,12 +248,21 @@ cdef class H1Upstream(Upstream):
 
     cdef void cancel(self) noexcept:
         self.flow = None
+        if self.state == UP_TUNNEL and self.out.size and not self.broken:
+            # Nobody reads the answer any more, but what the client said last is still to be delivered.
+            self.state = UP_FLUSH
+            self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + FLUSH_MS)
+            self.plane.poller.push_flush(self)
+            return
         self.lost(LOSS_RESET, F_NONE)
 
     # ---- writing -------------------------------------------------------------------------------------------------------
 
     cdef void write(self, const uint8_t *p, size_t n) noexcept:
         cdef Py_ssize_t sent = out_send(self.fd, &self.out, p, n)
+        if sent < 0 and self.state == UP_FLUSH:
+            self.lost(LOSS_RESET, F_NONE)
+            return
         if sent < 0:
             # What the origin said before it closed (an early 413) is read first; on_ready and read see to the end.
             out_clear(&self.out)
@@ -262,7 +275,9 @@ cdef class H1Upstream(Upstream):
         if self.drained_due and self.out.size <= LOW_WATER and self.flow is not None:
             self.drained_due = False
             self.flow.on_upstream_drained()
-        if self.out.size == 0 and self.shut and self.fd >= 0:
+        if self.out.size == 0 and self.state == UP_FLUSH:
+            self.lost(LOSS_RESET, F_NONE)
+        elif self.out.size == 0 and self.shut and self.fd >= 0:
             shutdown(self.fd, SHUT_WR)
 
     cdef void shut_down(self) noexcept:
