@@ -150,6 +150,10 @@ cdef class Exchange(Flow):
             self.reply(404, FLAG_NR, b"no_route")
             return DONE
         self.rule = &snapshot.rules[self.decision.rule]
+        if self.limits != NULL and self.request.length > id64(self.limits.max_body_lo, self.limits.max_body_hi) > 0:
+            # told before it is sent, and before an origin is asked
+            self.on_request_fault(F_BODY_LARGE)
+            return DONE
         if self.rule.request_timeout:
             self.request_deadline = self.active_ms + self.rule.request_timeout
         return NEXT
@@ -525,6 +529,7 @@ cdef class Exchange(Flow):
             if pause:
                 self.retry_at = self.plane.poller.now_ms + pause
                 self.phase = PHASE_PICK
+            self.attempt_deadline = 0
                 self.arm()
             else:
                 self.run(PHASE_PICK)
