@@ -357,8 +357,12 @@ cdef class Exchange(Flow):
                 self.on_request_fault(F_BODY_LARGE)
                 return
         if self.replayable and not self.tunnel:
-            # Kept only where another attempt could be allowed to send it again.
-            if not is_idempotent(self.request.method) or self.replay.size + n > MAX_REPLAY or out_append(&self.replay, p, n) < 0:
+            # Kept only where another attempt could be allowed to send it again: for any method as long as nothing was written.
+            if (
+                not is_idempotent(self.request.method) and self.upstream is not None and (<H1Upstream> self.upstream).sent
+                or self.replay.size + n > MAX_REPLAY
+                or out_append(&self.replay, p, n) < 0
+            ):
                 self.replayable = False
                 out_clear(&self.replay)
         if self.upstream is None:
@@ -489,6 +493,9 @@ cdef class Exchange(Flow):
         if loss == LOSS_STALE:
             self.stale += 1
             self.cluster.series.stale += 1
+        elif loss == LOSS_UNSENT:
+            # counted like a connection that never came up, so that an origin that closes at once is not dialled for ever
+            self.connects += 1
         # A dead pooled connection says nothing about the endpoint.
         self.end_attempt(False, loss != LOSS_STALE and loss != LOSS_UNSENT)
         self.retry(loss)
@@ -522,6 +529,7 @@ cdef class Exchange(Flow):
         if loss == 0 or self.may_retry(loss, 0):
             self.cluster.series.retries += 1
             self.pause_request()
+            self.attempt_deadline = 0
             pause = 0
             if self.rule.backoff and loss != LOSS_STALE and loss != LOSS_UNSENT and (loss == 0 or self.attempts > self.connects):
                 pause = <uint64_t> self.rule.backoff << (self.attempts - 1 if self.attempts < 6 else 5)
@@ -529,7 +537,6 @@ cdef class Exchange(Flow):
             if pause:
                 self.retry_at = self.plane.poller.now_ms + pause
                 self.phase = PHASE_PICK
-            self.attempt_deadline = 0
                 self.arm()
             else:
                 self.run(PHASE_PICK)

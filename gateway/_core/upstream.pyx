@@ -307,10 +307,10 @@ cdef class H1Upstream(Upstream):
             got = recv(self.fd, scratch, SCRATCH, 0)
             if got > 0:
                 self.plane.counters.bump(S_UPSTREAM_BYTES_IN, <uint64_t> got)
-                if self.state == UP_IDLE:
-                    # bytes that no request asked for (checklist item 15)
+                if self.state == UP_IDLE or self.state == UP_HEAD and self.sent == 0:
+                    # bytes that no request asked for (checklist item 15), also when one is about to
                     self.plane.counters.fault(F_EXTRA)
-                    self.lost(LOSS_STALE, F_EXTRA)
+                    self.lost(self.loss_now(), F_EXTRA)
                     return
                 self.got_bytes = True
                 held = self.input.end - self.input.start
@@ -353,6 +353,8 @@ cdef class H1Upstream(Upstream):
         """What it means that the connection broke at this point."""
         if self.state == UP_DIALING:
             return LOSS_CONNECT
+        if self.state == UP_IDLE:
+            return LOSS_STALE
         if self.state == UP_HEAD:
             if self.sent == 0:
                 return LOSS_UNSENT
