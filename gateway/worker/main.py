@@ -45,7 +45,7 @@ class Worker:
     def __init__(self, slot: int, channel: socket.socket, counters: mmap.mmap) -> None:
         self._loop = asyncio.get_running_loop()
         self._slot = slot
-        self._engine = Engine(counters, node=socket.gethostname())
+        self._engine = Engine(counters)
         self._settings = ipc.Settings()
         self._access_log: AccessLog | None = None
         self._resolver = Resolver(self._on_resolved)
