@@ -21,7 +21,7 @@ import socket
 import struct
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -273,10 +273,11 @@ class Origin:
             wire.close()
 
 
-def forwarded(start: str, *fields: str, body: str | bytes = b"", **changed: str | None) -> bytes:
+def forwarded(start: str, *fields: str, body: str | bytes = b"", after: Sequence[str] = (), **changed: str | None) -> bytes:
     """The bytes of a forwarded request: start line, the fields given (host first), then what the gateway adds, and the body.
 
-    changed: other values of what it adds, by the words below; None leaves it out. framing and connection come last.
+    after: fields that filters put behind what the gateway adds. changed: other values of what it adds, by the words below; None
+    leaves it out. Framing and connection come last.
     """
     host = next((line[6:] for line in fields if line.startswith("host: ")), None)
     added: dict[str, str | None] = {
@@ -293,7 +294,13 @@ def forwarded(start: str, *fields: str, body: str | bytes = b"", **changed: str 
     }
     assert set(changed) <= set(added)
     added |= changed
-    lines = [start, *fields, *(f"{name.replace('_', '-')}: {value}" for name, value in added.items() if value is not None)]
+    names = list(added)
+    framing = names.index("content_length")
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in added.items() if value is not None and name in names[:framing]]
+    ending = [
+        f"{name.replace('_', '-')}: {value}" for name, value in added.items() if value is not None and name in names[framing:]
+    ]
+    lines = [start, *fields, *lines, *after, *ending]
     return raw("".join(f"{line}\r\n" for line in lines) + "\r\n") + raw(body)
 
 
@@ -301,12 +308,14 @@ class Gateway:
     """An Engine that serves a configuration. Listeners are bound to loopback on ports that the kernel chooses, whatever number the
     configuration gives them; the number still is what the routes and redirects go by."""
 
-    def __init__(self, config: str, *, hosts: dict[str, str] | None = None) -> None:
+    def __init__(self, config: str, *, hosts: dict[str, str] | None = None, problems: Sequence[str] = ()) -> None:
         with tempfile.TemporaryDirectory() as place:
             path = Path(place) / "gateway.yaml"
             path.write_text(config)
             loaded = load(path)
-        assert loaded.config is not None and not loaded.problems, [problem.text() for problem in loaded.problems]
+        found = [problem.text() for problem in loaded.problems]
+        assert loaded.config is not None and len(found) == len(problems), found
+        assert all(part in text for part, text in zip(problems, found, strict=True)), found
         self.model = build(loaded.config)
         compiled = compile_model(self.model, 1)
         assert not compiled.problems

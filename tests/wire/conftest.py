@@ -27,7 +27,8 @@ Connect = Callable[..., Client]
 
 @pytest.fixture(scope="module")
 def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
-    made = Gateway(getattr(request.module, "CONFIG", ONE_ORIGIN), hosts=getattr(request.module, "HOSTS", None))
+    given = request.module.__dict__
+    made = Gateway(given.get("CONFIG", ONE_ORIGIN), hosts=given.get("HOSTS"), problems=given.get("PROBLEMS", ()))
     yield made
     made.close()
 
