@@ -24,7 +24,7 @@ from perf.idle import bytes_per_idle
 from perf.load import Load, loadgen_argv, run_loadgen, run_wrk
 from perf.machine import Cores, free_ports
 from perf.reloads import reload_many
-from perf.routes import many_routes, write_config, write_targets
+from perf.routes import as_yaml, many_routes, put, write_targets
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -152,12 +152,12 @@ class Bench:
 
     # Ours alone
 
-    def many(self, hosts: int, label: str) -> tuple[Gateway | None, dict[str, Any]]:
-        """Ours with many routes."""
+    def many(self, hosts: int, label: str) -> tuple[Gateway | None, str]:
+        """Ours with many routes, and its configuration file."""
         port, admin = free_ports(2)
-        config = many_routes(hosts, port=port, admin=admin, origin=self.origin)
-        path = write_config(config, self.children.run / f"{label}.yaml")
-        return self.start(OURS, config=path, label=label, ports=(port, admin)), config
+        text = as_yaml(many_routes(hosts, port=port, admin=admin, origin=self.origin))
+        path = put(text, self.children.run / f"{label}.yaml")
+        return self.start(OURS, config=path, label=label, ports=(port, admin)), text
 
     def routes(self) -> None:
         say(f"\n## routes: {SPECIAL['routes']}\n")
@@ -193,14 +193,14 @@ class Bench:
 
     def reload(self) -> None:
         say(f"\n## reload: {SPECIAL['reload']}\n")
-        gateway, config = self.many(1000, "reload")
+        gateway, text = self.many(1000, "reload")
         if gateway is None:
             self.verdicts += [Verdict("reload", bar, None, "ours does not run") for bar in (RELOAD_FAILED, RELOAD_PAUSE)]
             return
         targets = write_targets(1000, self.children.run / "targets-reload")
         rate = self.options.reload_rate
         try:
-            seen = reload_many(self.children, self.cores.load, gateway, config, targets, times=self.options.reloads, rate=rate)
+            seen = reload_many(self.children, self.cores.load, gateway, text, targets, times=self.options.reloads, rate=rate)
         except (TimeoutError, OSError) as error:
             self.note(f"reload: {error}")
             self.verdicts += [Verdict("reload", bar, None, str(error)) for bar in (RELOAD_FAILED, RELOAD_PAUSE)]
@@ -224,30 +224,32 @@ class Bench:
         self.verdicts.append(Verdict("reload", RELOAD_PAUSE, worst, f"{note}; a client's worst {seen.client_max_ms:.2f} ms"))
         self.found["reload"] = seen.as_json()
 
-    def idle(self, gateways: Sequence[Gateway]) -> None:
+    def idle(self) -> None:
+        """Each gateway afresh: what earlier traffic left in its allocator would be used again and hide the cost."""
         say(f"\n## idle: {SPECIAL['idle']}\n")
         costs: dict[str, float] = {}
-        for gateway in gateways:
+        for gateway in self.start_columns():
             try:
                 costs[gateway.name] = bytes_per_idle(gateway, self.options.idle_connections)
+                say(f"{gateway.name}: {costs[gateway.name]:,.0f} bytes of resident memory per connection")
             except OSError as error:
                 self.note(f"idle: {gateway.name}: {error}")
-                continue
-            say(f"{gateway.name}: {costs[gateway.name]:,.0f} bytes of resident memory per connection")
+            finally:
+                self.children.stop(gateway.child)
         self.verdicts.append(Verdict("idle", IDLE_BAR, costs.get(OURS), "" if OURS in costs else "ours was not measured"))
         self.found["idle"] = costs
 
     def run(self) -> None:
         cells: list[str] = self.options.cells
-        if any(cell in TRAFFIC or cell == "idle" for cell in cells):
+        if any(cell in TRAFFIC for cell in cells):
             gateways = self.start_columns()
             for key in cells:
                 if key in TRAFFIC:
                     self.traffic(TRAFFIC[key], gateways)
-            if "idle" in cells:
-                self.idle(gateways)
             for gateway in gateways:
                 self.children.stop(gateway.child)
+        if "idle" in cells:
+            self.idle()
         if OURS not in self.options.gateways or not is_here(OURS):
             self.notes += [f"{cell}: ours is not here" for cell in ("routes", "reload") if cell in cells]
             return

@@ -36,7 +36,7 @@ def fetch(port: int, path: str = "/", host: str = "bench.test", body: bytes | No
 
 
 def fetch_text(port: int, path: str) -> str:
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         conn.request("GET", path)
         return conn.getresponse().read().decode("utf-8", "replace")

@@ -11,7 +11,7 @@ from typing import Any
 from perf.children import Children, wait_until
 from perf.gateways import Gateway
 from perf.load import Load, loadgen_argv, parse_loadgen
-from perf.routes import write_config
+from perf.routes import put
 
 # Longest turn of a worker's loop since the last scrape, and what the last swap cost it; both in seconds.
 LAG = re.compile(r"^isthmus_worker_loop_lag_seconds(?:\{[^}]*\})? (\S+)$", re.M)
@@ -46,7 +46,7 @@ def gauge_ms(pattern: re.Pattern[str], metrics: str) -> float | None:
 
 def location(port: int) -> str:
     """Where canary.test sends its clients now."""
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         conn.request("GET", "/", headers={"Host": "canary.test"})
         return conn.getresponse().getheader("location") or ""
@@ -55,9 +55,10 @@ def location(port: int) -> str:
 
 
 def reload_many(
-    children: Children, load_core: int, gateway: Gateway, config: dict[str, Any], targets: Path, *, times: int, rate: float
+    children: Children, load_core: int, gateway: Gateway, text: str, targets: Path, *, times: int, rate: float
 ) -> Reloads:
-    """Replaces the file `times` times while clients ask at a fixed rate, each time waiting until the new one answers."""
+    """Replaces the file `times` times while clients ask at a fixed rate, each time waiting until the new one answers. `text` is
+    the first file, in which canary.test answers r0.test."""
     result = Reloads()
     argv = loadgen_argv(gateway.port, seconds=3, connections=64, rate=rate, targets=targets)
     calm = parse_loadgen(children.finish(children.start(argv, load_core, "loadgen", answer=True), 30))
@@ -68,11 +69,8 @@ def reload_many(
     load = children.start(argv, load_core, "loadgen", answer=True)
     try:
         for n in range(1, times + 1):
-            for route in config["routes"]:
-                if route["name"] == "canary":
-                    route["rules"][0]["filters"][0]["requestRedirect"]["hostname"] = f"r{n}.test"
             began = time.monotonic()
-            write_config(config, gateway.config)
+            put(text.replace("r0.test", f"r{n}.test"), gateway.config)
             gateway.child.send_signal(signal.SIGHUP)
             wait_until(lambda n=n: f"//r{n}.test" in location(gateway.port), 60, f"reload {n}")  # type: ignore[misc]
             result.apply_s.append(time.monotonic() - began)

@@ -47,13 +47,20 @@ def many_routes(hosts: int, *, port: int, admin: int, origin: Origin, marker: in
     }
 
 
-def write_config(config: dict[str, Any], path: Path) -> Path:
-    """Puts the file into its place in one step, as a ConfigMap mount or an editor does."""
+def as_yaml(config: dict[str, Any]) -> str:
+    return str(yaml.dump(config, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False))
+
+
+def put(text: str, path: Path) -> Path:
+    """Puts a file into its place in one step, as a ConfigMap mount or an editor does."""
     new = path.with_name(f".{path.name}.new")
-    with new.open("w") as file:
-        yaml.dump(config, file, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+    new.write_text(text)
     new.rename(path)
     return path
+
+
+def write_config(config: dict[str, Any], path: Path) -> Path:
+    return put(as_yaml(config), path)
 
 
 def write_targets(hosts: int, path: Path, *, below: str = "/item") -> Path:
