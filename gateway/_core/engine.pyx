@@ -149,7 +149,11 @@ cdef class Engine:
     def set_endpoints(self, cluster, endpoints):
         known = self.clusters.get(cluster)
         if known is None:
-            self.pending[cluster] = list(endpoints)
+            # What is wrong with them is told to whoever brings them, and not to the swap that comes later.
+            rows = list(endpoints)
+            for row in rows:
+                Endpoint.new(None, row[0], row[1])
+            self.pending[cluster] = rows
             return
         (<Cluster> known).set_endpoints(endpoints)
         self.plane.poller.settle()

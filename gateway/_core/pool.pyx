@@ -31,6 +31,8 @@ cdef class Endpoint:
         cdef sockaddr_in *v4 = <sockaddr_in *> &endpoint.address
         cdef sockaddr_in6 *v6 = <sockaddr_in6 *> &endpoint.address
         cdef sockaddr_un *un = <sockaddr_un *> &endpoint.address
+        if port > 65535:
+            raise ValueError(f"not a port: {port}")
         memset(&endpoint.address, 0, sizeof(endpoint.address))
         endpoint.cluster = cluster
         endpoint.idle = []
