@@ -1,4 +1,5 @@
-"""The path's own modules for tests: the clock is given, connections are dialled by the test, bytes lie in memory of their exact size."""
+"""The path's own modules for tests. The clock is given, connections are dialled by the test, and bytes lie in memory of their exact
+size."""
 
 from collections.abc import Callable
 from typing import Any

@@ -157,7 +157,9 @@ def test_HTTPRouteRedirectPath() -> None:
     assert redirecting(on="/old", path=full("/new"), listener_port=80).preview("/old/x?q", host="a.test")["location"] == (
         b"http://a.test/new?q"
     )
-    assert redirecting(on="/old", path=prefix("/"), listener_port=80).preview("/old", host="a.test")["location"] == b"http://a.test/"
+    assert (
+        redirecting(on="/old", path=prefix("/"), listener_port=80).preview("/old", host="a.test")["location"] == b"http://a.test/"
+    )
 
 
 def test_a_redirect_without_any_host_is_relative() -> None:
