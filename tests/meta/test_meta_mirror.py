@@ -11,17 +11,11 @@ CORE = GATEWAY / "_core"
 WIRE = "wire/test_wire_framing.py"  # the path is tested whole, by byte scripts against a running engine; see the folder
 TESTED_BY = {
     "gateway/__main__.py": "e2e/test_process.py",
-    "gateway/_core/buf.pyx": WIRE,
     "gateway/_core/downstream.pyx": WIRE,
     "gateway/_core/engine.pyx": WIRE,
     "gateway/_core/exchange.pyx": WIRE,
-    "gateway/_core/forward.pyx": WIRE,
-    "gateway/_core/plane.pyx": WIRE,
-    "gateway/_core/poller.pyx": WIRE,
-    "gateway/_core/pool.pyx": WIRE,
-    "gateway/_core/seam.pyx": WIRE,
+    "gateway/_core/pathtest.pyx": "core/test_buf.py",  # the tests' door into the path
     "gateway/_core/selftest.pyx": "core/test_h1_parse.py",  # it is the tests' door into the codecs
-    "gateway/_core/timers.pyx": WIRE,
     "gateway/_core/upstream.pyx": WIRE,
     "gateway/admin/state.py": "admin/test_server.py",
     "gateway/cli/app.py": "cli/test_commands.py",
