@@ -6,10 +6,10 @@ from gateway._core.ascii cimport C_TARGET, C_TOKEN, copy_bytes, copy_value, gw_c
 from gateway._core.faults cimport (
     F_FIELD_NAME, F_FIELD_VALUE, F_FIELDS_LARGE, F_FIELDS_MANY, F_LINE_END, F_METHOD, F_START_LINE, F_STATUS, F_TARGET,
     F_TARGET_LONG, F_VERSION)
-from gateway._core.headers cimport HeaderBlock
+from gateway._core.headers cimport Field, HeaderBlock
 from gateway._core.tokens cimport token_of
 from gateway._core.types cimport (
-    M_CONNECT, M_DELETE, M_GET, M_HEAD, M_OPTIONS, M_OTHER, M_PATCH, M_POST, M_PUT, M_TRACE, uint8_t, uint32_t)
+    M_CONNECT, M_DELETE, M_GET, M_HEAD, M_OPTIONS, M_OTHER, M_PATCH, M_POST, M_PUT, M_TRACE, uint8_t, uint16_t, uint32_t)
 from gateway._core.validate cimport validate_request, validate_response
 
 cdef enum:
@@ -54,15 +54,18 @@ cdef inline int version_of(const uint8_t *p) noexcept nogil:
     return -1
 
 
+# Every function below that takes a line may read p[n], which is its CR: it is no token, no target byte and no blank, so that loops over
+# those end there by themselves.
+
 # METHOD SP target SP HTTP/1.x, with nothing else (items 25 and 26). 0 or a negated Fault.
 cdef int parse_request_line(HeaderBlock head, const uint8_t *p, size_t n) noexcept nogil:
     cdef size_t method = 0
     cdef size_t end            # of the target
     cdef size_t i
     cdef int version
-    while method < n and method <= MAX_METHOD and gw_class[p[method]] & C_TOKEN:
+    while gw_class[p[method]] & C_TOKEN:
         method += 1
-    if method == n:
+    if method == n and n <= MAX_METHOD:
         return -F_START_LINE
     if method == 0 or method > MAX_METHOD or p[method] != 32:
         return -F_METHOD
@@ -73,10 +76,10 @@ cdef int parse_request_line(HeaderBlock head, const uint8_t *p, size_t n) noexce
         return -F_VERSION if version == 0 else -F_START_LINE
     end = n - 9
     i = method + 1
-    while i < end:
-        if not gw_class[p[i]] & C_TARGET:
-            return -F_START_LINE if is_blank(p[i]) else -F_TARGET
+    while gw_class[p[i]] & C_TARGET:       # p[end] is the space before the version
         i += 1
+    if i != end:
+        return -F_START_LINE if is_blank(p[i]) else -F_TARGET
     if head.reserve(end) < 0:
         return -F_FIELDS_LARGE
     copy_bytes(head.store, p, end)
@@ -125,21 +128,21 @@ cdef inline int parse_field(HeaderBlock head, const uint8_t *p, size_t n) noexce
     cdef uint8_t low
     cdef size_t name = 0
     cdef size_t start
-    cdef uint32_t used
-    if head.reserve(n + 4) < 0:
+    cdef uint32_t used = head.used
+    cdef uint8_t token
+    cdef Field *field
+    if n + 4 > head.cap - used and head.reserve(n + 4) < 0:
         return -F_FIELDS_LARGE
-    used = head.used
     out = head.store + used
-    while name < n:
-        low = gw_lower[p[name]]
-        if low == 0:
-            break
+    low = gw_lower[p[0]]
+    while low:
         out[name] = low
         name += 1
-    if name == 0 or name == n or p[name] != 58 or name > MAX_NAME:
+        low = gw_lower[p[name]]
+    if name == 0 or p[name] != 58 or name > MAX_NAME:
         return -F_LINE_END if is_blank(p[0]) else -F_FIELD_NAME        # a line that begins with white space: items 14 and 19
     start = name + 1
-    while start < n and is_blank(p[start]):
+    while is_blank(p[start]):
         start += 1
     while n > start and is_blank(p[n - 1]):
         n -= 1
@@ -150,9 +153,20 @@ cdef inline int parse_field(HeaderBlock head, const uint8_t *p, size_t n) noexce
         return -F_FIELD_VALUE
     out[name + 2 + n] = 13
     out[name + 3 + n] = 10
-    if head.add_stored(token_of(out, name), used, name, used + <uint32_t> name + 2, n) < 0:
-        return -F_FIELDS_MANY
     head.used = used + <uint32_t> (name + n + 4)
+    token = token_of(out, name)
+    if head.count == head.capacity:        # add_stored makes room; the usual field is written here without the call
+        return 0 if head.add_stored(token, used, name, used + <uint32_t> name + 2, n) == 0 else -F_FIELDS_MANY
+    field = &head.fields[head.count]
+    field.name = used
+    field.value = used + <uint32_t> name + 2
+    field.value_len = <uint32_t> n
+    field.name_len = <uint16_t> name
+    field.token = token
+    field.flags = 0
+    head.count += 1
+    if not head.first[token]:
+        head.first[token] = <uint16_t> head.count
     return 0
 
 

@@ -1,5 +1,7 @@
 """Framing and field rules. What a head means is decided here and nowhere else; the codecs only cut bytes into fields."""
 
+from libc.string cimport memchr
+
 from gateway._core.ascii cimport (
     C_DIGIT, C_TOKEN, C_VALUE, copy_bytes, gw_class, has_prefix, is_all, is_blank, is_same_lower, is_word)
 from gateway._core.faults cimport (
@@ -351,14 +353,9 @@ cdef int read_host(HeaderBlock head) noexcept nogil:
 # Item 48: only names outside the token table can hold one.
 cdef bint has_underscore(HeaderBlock head) noexcept nogil:
     cdef uint32_t i
-    cdef uint32_t j
-    cdef const uint8_t *name
     for i in range(head.count):
-        if head.fields[i].token == T_OTHER:
-            name = head.store + head.fields[i].name
-            for j in range(head.fields[i].name_len):
-                if name[j] == 95:
-                    return True
+        if head.fields[i].token == T_OTHER and memchr(head.store + head.fields[i].name, 95, head.fields[i].name_len) != NULL:
+            return True
     return False
 
 
@@ -469,15 +466,11 @@ cdef int validate_response(HeaderBlock head, uint8_t request_method) noexcept no
 # all but what steers a request, a cache or a client (RFC 9110 §6.5.1).
 cdef bint is_trailer_field(HeaderBlock trailers, const Field *field) noexcept nogil:
     cdef Span name = trailers.borrow_name(field)
-    cdef size_t i
     if field.token != T_OTHER:
         return (field.token == T_ETAG or field.token == T_LAST_MODIFIED or field.token == T_GRPC_STATUS
                 or field.token == T_GRPC_MESSAGE)
-    for i in range(name.n):
-        if name.p[i] == 95:
-            return False
     return not (
-        is_guarded_name(name.p, name.n) or has_prefix(name.p, name.n, b"if-") or is_word(name.p, name.n, b"range")
+        memchr(name.p, 95, name.n) != NULL or is_guarded_name(name.p, name.n) or has_prefix(name.p, name.n, b"if-") or is_word(name.p, name.n, b"range")
         or is_word(name.p, name.n, b"pragma") or is_word(name.p, name.n, b"age") or is_word(name.p, name.n, b"expires")
         or is_word(name.p, name.n, b"vary") or is_word(name.p, name.n, b"warning") or is_word(name.p, name.n, b"allow")
         or is_word(name.p, name.n, b"www-authenticate") or is_word(name.p, name.n, b"strict-transport-security"))
