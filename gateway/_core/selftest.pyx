@@ -22,6 +22,16 @@ from gateway._core.tokens cimport is_hop_by_hop, is_unnominable, token_of
 from gateway._core.types cimport Ref, Span, uint8_t, uint32_t, uint64_t
 from gateway._core.validate cimport filter_trailers, is_field_name, is_field_value, parse_length
 
+cdef extern from *:
+    """
+    #ifdef __SANITIZE_ADDRESS__
+    #define GW_IS_SANITIZED 1
+    #else
+    #define GW_IS_SANITIZED 0
+    #endif
+    """
+    const int GW_IS_SANITIZED
+
 cdef enum:
     BENCH_LIMIT = 65536    # bytes of the largest head that bench_encode takes
 
@@ -477,6 +487,17 @@ def name_is_token(bytes name):
 
 def fault_facts(int fault):
     return (<bytes> fault_name(fault)).decode(), fault_status(fault)
+
+
+def read_past(bytes data):
+    cdef const uint8_t *p
+    cdef uint8_t byte
+    if GW_IS_SANITIZED == 0:
+        raise RuntimeError("only the instrumented build may read past the end")
+    p = copy_exact(data, 0, len(data))
+    byte = p[len(data)]
+    free_exact(p, len(data))
+    return byte
 
 
 # ---- measuring: nanoseconds for one turn, the mean of n ----

@@ -283,13 +283,14 @@ cdef int frame_response(HeaderBlock head, uint8_t request_method) noexcept nogil
             return -F_CODING
         if coding == CODING_UNKNOWN:               # its content could not be forwarded: the field goes, the coding would stay
             return -F_CODING_UNKNOWN
-        if head.first[<int> T_CONTENT_LENGTH]:     # item 12: the length goes, and so does trust in what follows
-            head.drop(T_CONTENT_LENGTH)
-            head.flags &= ~<uint32_t> HEAD_KEEP_ALIVE
     if head.first[<int> T_CONTENT_LENGTH]:
         fault = read_length(head)
         if fault < 0:
             return fault
+        if has_coding:                             # item 12: the length goes, and so does trust in what follows
+            head.drop(T_CONTENT_LENGTH)
+            head.length = 0
+            head.flags &= ~<uint32_t> HEAD_KEEP_ALIVE
     head.framing = FRAME_NONE
     if head.status < 200:
         # Content after a 1xx head would be read as the final response.
@@ -470,7 +471,8 @@ cdef bint is_trailer_field(HeaderBlock trailers, const Field *field) noexcept no
         return (field.token == T_ETAG or field.token == T_LAST_MODIFIED or field.token == T_GRPC_STATUS
                 or field.token == T_GRPC_MESSAGE)
     return not (
-        memchr(name.p, 95, name.n) != NULL or is_guarded_name(name.p, name.n) or has_prefix(name.p, name.n, b"if-") or is_word(name.p, name.n, b"range")
+        memchr(name.p, 95, name.n) != NULL or is_guarded_name(name.p, name.n)
+        or has_prefix(name.p, name.n, b"if-") or is_word(name.p, name.n, b"range")
         or is_word(name.p, name.n, b"pragma") or is_word(name.p, name.n, b"age") or is_word(name.p, name.n, b"expires")
         or is_word(name.p, name.n, b"vary") or is_word(name.p, name.n, b"warning") or is_word(name.p, name.n, b"allow")
         or is_word(name.p, name.n, b"www-authenticate") or is_word(name.p, name.n, b"strict-transport-security"))

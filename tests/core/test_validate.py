@@ -133,6 +133,9 @@ def test_item_12_length_beside_coding_loses_the_length_and_the_connection() -> N
     head = answer(b"Content-Length: 5", b"Transfer-Encoding: chunked")
     assert (head["fault"], head["framing"], head["flags"] & KEEP_ALIVE) == (None, CHUNKED, 0)
     assert b"content-length" not in forwarded(head)
+    assert head["length"] == 0
+    assert answer(b"Content-Length: x", b"Transfer-Encoding: chunked")["fault"] == "length"
+    assert answer(b"Content-Length: 5", b"Transfer-Encoding: chunked", b"Content-Length: 6")["fault"] == "length"
 
 
 def test_item_12_lengths_of_responses() -> None:
