@@ -77,6 +77,7 @@ cdef class H1Downstream(Downstream):
     cdef H1Downstream new(Plane plane, Acceptor acceptor, int fd)
     cdef void read(self) noexcept
     cdef size_t feed(self, const uint8_t *p, size_t n) noexcept
+    cdef void bind(self, Exchange ex) noexcept
     cdef size_t feed_head(self, const uint8_t *p, size_t n) noexcept
     cdef size_t feed_body(self, const uint8_t *p, size_t n) noexcept
     cdef size_t feed_proxy(self, const uint8_t *p, size_t n) noexcept

@@ -407,9 +407,20 @@ cdef class H1Downstream(Downstream):
         self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
         return <size_t> took
 
+    cdef void bind(self, Exchange ex) noexcept:
+        """Puts the exchange on the snapshot that is in use, and on the port as it is there."""
+        cdef Snapshot snapshot = self.plane.binding.snapshot
+        ex.binding = self.plane.binding
+        ex.port = self.acceptor.port
+        if ex.port == NONE:
+            # the listener is gone from the configuration: a last answer, from the limits of any
+            ex.limits = &snapshot.limits[0]
+        else:
+            ex.limits = &snapshot.limits[snapshot.listeners[snapshot.ports[ex.port].listeners].limits]
+            ex.port_number = snapshot.listeners[snapshot.ports[ex.port].listeners].port_number
+
     cdef size_t feed_head(self, const uint8_t *p, size_t n) noexcept:
         cdef Exchange ex = self.exchange
-        cdef Snapshot snapshot
         cdef const LimitsRec *limits
         cdef HeadLimits head_limits
         cdef int took
@@ -420,18 +431,14 @@ cdef class H1Downstream(Downstream):
             self.parser.phase = self.parser.blank = 0
             self.head_ms = self.plane.poller.now_ms
             self.state = DOWN_HEAD
-            snapshot = ex.binding.snapshot
-            ex.port = self.acceptor.port
-            if ex.port == NONE:
-                # the listener is gone from the configuration: a last answer, from the limits of any
-                ex.limits = &snapshot.limits[0]
-            else:
-                ex.limits = &snapshot.limits[snapshot.listeners[snapshot.ports[ex.port].listeners].limits]
-                ex.port_number = snapshot.listeners[snapshot.ports[ex.port].listeners].port_number
+            self.bind(ex)
             if self.peer_n == 0:
                 self.learn_peer()
             memcpy(ex.peer, self.peer, self.peer_n)
             ex.peer_n = self.peer_n
+        elif ex.binding is not self.plane.binding:
+            # a request begins when its head is complete: until then it follows the configuration
+            self.bind(ex)
         limits = ex.limits
         head_limits.max_count = limits.max_header_count
         head_limits.max_bytes = limits.max_header_bytes
