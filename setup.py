@@ -69,6 +69,21 @@ class BuildExt(build_ext):
         self.build_temp = f"build/{MODE}/obj"
         self.parallel = int(os.environ.get("GW_JOBS", os.cpu_count() or 1))
 
+    def finalize_options(self):
+        super().finalize_options()
+        if not self.inplace:
+            return
+        # What is built in place is copied out of build_lib, and only where it is newer: modules of another mode, in either
+        # place, would count as up to date.
+        if MODE != "release":
+            self.build_lib = f"build/{MODE}/lib"
+        last = Path("build/mode")
+        if (last.read_text() if last.exists() else "release") != MODE:
+            for module in CORE.glob("*.so"):
+                module.unlink()
+        last.parent.mkdir(exist_ok=True)
+        last.write_text(MODE)
+
 
 def extensions():
     for source in sorted(CORE.glob("*.pyx")):
