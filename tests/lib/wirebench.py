@@ -31,7 +31,7 @@ import uvloop
 
 from gateway._core import counters
 from gateway._core.engine import Engine
-from gateway.control.build import build
+from gateway.control.build import Model, build
 from gateway.control.compile import compile_model, name_id
 from gateway.sources.files import load
 
@@ -304,24 +304,30 @@ def forwarded(start: str, *fields: str, body: str | bytes = b"", after: Sequence
     return raw("".join(f"{line}\r\n" for line in lines) + "\r\n") + raw(body)
 
 
+def compiled(config: str, revision: int, problems: Sequence[str] = ()) -> tuple[Model, Any]:
+    """Model and blob of a configuration in YAML. problems: a part of the text of each one that is expected."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "gateway.yaml"
+        path.write_text(config)
+        loaded = load(path)
+    found = [problem.text() for problem in loaded.problems]
+    assert loaded.config is not None and len(found) == len(problems), found
+    assert all(part in text for part, text in zip(problems, found, strict=True)), found
+    model = build(loaded.config)
+    answer = compile_model(model, revision)
+    assert not answer.problems
+    return model, answer.blob
+
+
 class Gateway:
     """An Engine that serves a configuration. Listeners are bound to loopback on ports that the kernel chooses, whatever number the
     configuration gives them; the number still is what the routes and redirects go by."""
 
     def __init__(self, config: str, *, hosts: dict[str, str] | None = None, problems: Sequence[str] = ()) -> None:
-        with tempfile.TemporaryDirectory() as place:
-            path = Path(place) / "gateway.yaml"
-            path.write_text(config)
-            loaded = load(path)
-        found = [problem.text() for problem in loaded.problems]
-        assert loaded.config is not None and len(found) == len(problems), found
-        assert all(part in text for part, text in zip(problems, found, strict=True)), found
-        self.model = build(loaded.config)
-        compiled = compile_model(self.model, 1)
-        assert not compiled.problems
+        self.model, self._blob = compiled(config, 1, problems)
+        self.revision = 1
         self.block = mmap.mmap(-1, counters.block_size())
         self.lines: list[dict[str, Any]] = []
-        self._blob = compiled.blob
         self._listening: dict[str, socket.socket] = {}
         for port in self.model.ports:
             host = (hosts or {}).get(port.address, "127.0.0.1")
@@ -402,6 +408,12 @@ class Gateway:
             yield
         finally:
             go.set_result(None)
+
+    def swap(self, config: str) -> None:
+        """Puts another configuration into use, between two turns; ports that are new in it are not bound."""
+        self.revision += 1
+        self.model, blob = compiled(config, self.revision)
+        self.call(lambda engine: engine.swap(blob, self.revision))
 
     def set_endpoints(self, cluster: str, endpoints: list[tuple[bytes, int, int, bytes]]) -> None:
         self.call(lambda engine: engine.set_endpoints(name_id("cluster", cluster), endpoints))
