@@ -1,4 +1,4 @@
-"""Under `make sanitize` a read of one byte too many is reported: without this, an instrumented run that is blind would look green."""
+"""Under `make sanitize` a read of one byte too many is reported: else an instrumented run that is blind would look green."""
 
 import os
 import subprocess
