@@ -83,6 +83,7 @@ cdef class H1Downstream(Downstream):
     cdef size_t feed_proxy(self, const uint8_t *p, size_t n) noexcept
     cdef void request_complete(self) noexcept
     cdef bint wants_input(self) noexcept
+    cdef void watch_half_closed(self) noexcept
     cdef void refuse(self, int status, uint32_t flag, const char *detail) noexcept
     cdef void learn_peer(self) noexcept
     cdef void on_eof(self) noexcept

@@ -87,6 +87,7 @@ cdef enum:
     LINGER_MS = 2000       # how long a client may take to see a response after which we close
     STALL_MS = 30000       # a client that reads must take STALL_BYTES, or everything, in this time
     STALL_BYTES = 16384
+    HALF_CLOSED_MS = 800   # silence towards a client that has finished sending, after which it counts as gone
     MIN_RATE = 240         # bytes per second of request content, after the body timeout
     REST_MS = 100          # pause of accepting when descriptors are out
 
@@ -217,12 +218,18 @@ cdef class H1Downstream(Downstream):
             return
         if events & (EPOLLRDHUP | EPOLLHUP):
             self.ended = True
+            self.watch_half_closed()
         if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP):
             self.readable = True
             if self.wants_input():
                 self.read()
         if events & EPOLLOUT and self.state != DOWN_CLOSED and self.out.size:
             self.write(NULL, 0)
+
+    cdef void watch_half_closed(self) noexcept:
+        """A client that only finished sending looks like one that closed, until something is written to it: it gets a while."""
+        if self.ended and self.state == DOWN_WAIT and not self.watched:
+            self.set_deadline(self.plane.poller.now_ms + HALF_CLOSED_MS)
 
     cdef bint wants_input(self) noexcept:
         return not self.paused and self.state != DOWN_WAIT and self.state != DOWN_FLUSH and self.state != DOWN_CLOSED
@@ -262,6 +269,11 @@ cdef class H1Downstream(Downstream):
                 return
             self.progress = self.moved
             self.set_deadline(now + STALL_MS)
+        elif self.state == DOWN_WAIT and self.ended:
+            if now < self.deadline:
+                self.set_deadline(self.deadline)
+                return
+            self.lost(FLAG_DC)
         elif self.state == DOWN_BODY and not self.paused and limits.body_timeout:
             if now < self.deadline:
                 self.set_deadline(self.deadline)
@@ -460,6 +472,7 @@ cdef class H1Downstream(Downstream):
         if ex.request.framing == FRAME_NONE or ex.request.framing == FRAME_LENGTH and ex.request.length == 0:
             self.state = DOWN_WAIT
             ex.request.framing = FRAME_NONE if ex.request.framing == FRAME_NONE else FRAME_LENGTH
+            self.watch_half_closed()
         else:
             self.state = DOWN_BODY
             self.progress = self.moved
@@ -518,6 +531,7 @@ cdef class H1Downstream(Downstream):
             self.next_request()
             return
         self.state = DOWN_WAIT
+        self.watch_half_closed()
         trailers = self.exchange.trailers
         self.exchange.on_request_end(trailers if trailers.count else None)
 
@@ -589,7 +603,7 @@ cdef class H1Downstream(Downstream):
             if self.exchange.request.flags & HEAD_EXPECT_CONTINUE and self.decoder.content == 0:
                 return True
             if self.decoder.framing != FRAME_LENGTH or self.decoder.remaining > DROPPED:
-                return self.exchange.upstream is None
+                return True
         return False
 
     cdef void send_head(self, HeaderBlock head) noexcept:
@@ -731,6 +745,7 @@ cdef class H1Downstream(Downstream):
         self.plane.counters.bump(S_BYTES_OUT, <uint64_t> sent)
         if self.out.size == 0:
             self.watched = False
+            self.watch_half_closed()
         elif not self.watched:
             # From now on the client has to take its bytes at a rate, see on_timer; a drip does not move the deadline.
             self.watched = True
