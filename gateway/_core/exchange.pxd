@@ -90,6 +90,7 @@ cdef class Exchange(Flow):
     cdef bint upstream_done        # the answer was read to its end
     cdef bint responded            # a final head went to the client
     cdef bint replayable           # everything of the content that was sent is in `replay`
+    cdef bint retried              # counted in the cluster's retry budget
     cdef bint tunnel
     cdef bint leased               # counted in the cluster's and the endpoint's active attempts
     cdef bint over

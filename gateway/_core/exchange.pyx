@@ -433,6 +433,8 @@ cdef class Exchange(Flow):
             self.drop_upstream()
             self.retry(0)
             return
+        if self.rule.attempts and self.attempts > self.rule.attempts and self.is_retry_code(head.status):
+            self.flags |= FLAG_URX
         self.run(PHASE_RESPONSE_FILTERS)
 
     cdef bint is_retry_code(self, uint16_t status) noexcept:
@@ -520,14 +522,17 @@ cdef class Exchange(Flow):
             return self.stale <= 1 or self.attempts <= self.rule.attempts
         if self.attempts > self.rule.attempts:
             return False
-        # The retry budget: a fifth of what is in flight, and never fewer than three.
-        return self.cluster.retrying < 3 + self.cluster.active // 5
+        # The retry budget: a fifth of what is in flight, and never fewer than three. An exchange that is in it stays in it.
+        return self.retried or self.cluster.retrying < 3 + self.cluster.active // 5
 
     cdef void retry(self, int loss) noexcept:
         """Another attempt from PICK on, at once or after a pause; or the answer that says why not."""
         cdef uint64_t pause
         if loss == 0 or self.may_retry(loss, 0):
             self.cluster.series.retries += 1
+            if not self.retried and loss != LOSS_CONNECT and loss != LOSS_CONNECT_TIMEOUT and loss != LOSS_UNSENT and loss != LOSS_STALE:
+                self.retried = True
+                self.cluster.retrying += 1
             self.pause_request()
             self.attempt_deadline = 0
             pause = 0
@@ -689,6 +694,9 @@ cdef class Exchange(Flow):
         self.over = True
         self.phase = PHASE_LOG
         self.plane.wheel.disarm(&self.timer)
+        if self.retried:
+            self.retried = False
+            self.cluster.retrying -= 1
         if self.tunnel:
             self.plane.counters.bump(S_TUNNELS_ACTIVE, <uint64_t> -1)
         self.plane.counters.bump(S_REQUESTS_ACTIVE, <uint64_t> -1)
