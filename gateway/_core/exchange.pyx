@@ -494,6 +494,7 @@ cdef class Exchange(Flow):
             return
         if loss == LOSS_STALE:
             self.stale += 1
+            self.wants_new = True
             self.cluster.series.stale += 1
         elif loss == LOSS_UNSENT:
             # counted like a connection that never came up, so that an origin that closes at once is not dialled for ever
@@ -757,7 +758,7 @@ cdef class Exchange(Flow):
         self.flags = self.attempts = self.connects = self.stale = 0
         self.upstream_us = 0
         self.request_deadline = self.attempt_deadline = self.retry_at = 0
-        self.request_done = self.request_paused = self.upstream_done = False
+        self.request_done = self.request_paused = self.upstream_done = self.wants_new = False
         self.responded = self.replayable = self.tunnel = self.leased = False
         out_clear(&self.replay)
         self.request.clear()

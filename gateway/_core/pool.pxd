@@ -65,14 +65,14 @@ cdef class Cluster:
     cdef void configure(self, Snapshot snapshot, const ClusterRec *record) noexcept
     cdef int set_endpoints(self, object endpoints) except -1
     cdef void retire(self, Endpoint endpoint) noexcept
-    cdef Flow next_waiting(self, Endpoint endpoint)
+    cdef Flow next_waiting(self, Endpoint endpoint, bint is_new)
     cdef Endpoint pick(self, bint has_key, uint64_t key, const uint32_t *tried, uint32_t tried_n)
     # A connection of the endpoint for the flow; *verdict says what happened. With ACQUIRED_WAIT and ACQUIRED_DIAL the flow holds
     # `ticket` and is called back (on_upstream, on_no_upstream) unless it gives the ticket up by leave().
     cdef Upstream acquire(self, Endpoint endpoint, Flow flow, uint32_t ticket, int *verdict)
     cdef void leave(self, Endpoint endpoint) noexcept
     # A leased or freshly dialled connection is free: the next waiting flow takes it, else it idles (1) or is not wanted (0: close it).
-    cdef bint give_back(self, Endpoint endpoint, Upstream upstream) noexcept
+    cdef bint give_back(self, Endpoint endpoint, Upstream upstream, bint is_new) noexcept
     # A connection is gone, leased or idle; the caller dials again when is_hungry says so.
     cdef void on_gone(self, Endpoint endpoint, Upstream upstream, bint was_idle) noexcept
     cdef bint is_hungry(self, Endpoint endpoint) noexcept

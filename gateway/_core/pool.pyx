@@ -151,7 +151,13 @@ cdef class Cluster:
 
     cdef Upstream acquire(self, Endpoint endpoint, Flow flow, uint32_t ticket, int *verdict):
         cdef Upstream upstream
-        if endpoint.idle:
+        if endpoint.idle and flow.wants_new:
+            # What else idles there is as old; and it must not take the place of a new connection.
+            if endpoint.open >= self.max_connections:
+                upstream = <Upstream> endpoint.idle.pop(0)
+                self.series.idle -= 1
+                upstream.cancel()
+        elif endpoint.idle:
             verdict[0] = ACQUIRED_IDLE
             upstream = <Upstream> endpoint.idle.pop()
             self.series.idle -= 1
@@ -176,24 +182,38 @@ cdef class Cluster:
         if endpoint.waiting == 0:
             endpoint.queue.clear()
 
-    cdef Flow next_waiting(self, Endpoint endpoint):
+    cdef Flow next_waiting(self, Endpoint endpoint, bint is_new):
         cdef Flow flow
+        cdef Flow found = None
         cdef uint32_t ticket
-        while endpoint.waiting:
+        cdef list passed = None
+        while endpoint.queue:
             flow, ticket = endpoint.queue.popleft()
-            if flow.ticket == ticket:
-                endpoint.waiting -= 1
-                self.series.pending -= 1
-                flow.ticket = 0
-                return flow
-        return None
+            if flow.ticket != ticket:
+                continue
+            if flow.wants_new and not is_new:
+                if passed is None:
+                    passed = []
+                passed.append((flow, ticket))
+                continue
+            endpoint.waiting -= 1
+            self.series.pending -= 1
+            flow.ticket = 0
+            found = flow
+            break
+        if passed is not None:
+            endpoint.queue.extendleft(reversed(passed))
+        return found
 
-    cdef bint give_back(self, Endpoint endpoint, Upstream upstream) noexcept:
-        cdef Flow flow = self.next_waiting(endpoint)
+    cdef bint give_back(self, Endpoint endpoint, Upstream upstream, bint is_new) noexcept:
+        cdef Flow flow = self.next_waiting(endpoint, is_new)
         if flow is not None:
             flow.on_upstream(upstream)
             return True
         if endpoint.cluster is None:
+            return False
+        if endpoint.waiting > endpoint.dialing and endpoint.open >= self.max_connections:
+            # Whoever waits wants a new one, and there is no room for it: this one makes it.
             return False
         endpoint.idle.append(upstream)
         self.series.idle += 1
@@ -210,7 +230,7 @@ cdef class Cluster:
         return endpoint.waiting > endpoint.dialing and endpoint.open < self.max_connections and endpoint.cluster is not None
 
     cdef void on_dial_failed(self, Endpoint endpoint, int loss) noexcept:
-        cdef Flow flow = self.next_waiting(endpoint)
+        cdef Flow flow = self.next_waiting(endpoint, True)
         if flow is not None:
             flow.on_no_upstream(loss)
 

@@ -63,6 +63,7 @@ cdef class Upstream(Pollable):     # an attempt's server side: one lease of a co
 
 cdef class Flow(Timed):            # an exchange, as its connections see it
     cdef uint32_t ticket           # its place in a pool's queue; 0 when it waits for nothing
+    cdef bint wants_new            # it met a dead pooled connection: only one that nobody has used yet will do
     # from downstream
     cdef void on_request_body(self, const uint8_t *p, size_t n) noexcept
     cdef void on_request_end(self, HeaderBlock trailers) noexcept

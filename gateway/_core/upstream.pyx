@@ -154,7 +154,7 @@ cdef class H1Upstream(Upstream):
     cdef void idle(self) noexcept:
         """The connection is free: somebody waits for it, or it idles, or nobody wants it."""
         self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + self.cluster.idle_timeout)
-        if not self.cluster.give_back(self.endpoint, self):
+        if not self.cluster.give_back(self.endpoint, self, self.leases == 0):
             self.lost(LOSS_STALE, F_NONE)
 
     # ---- lease: what the exchange calls --------------------------------------------------------------------------------
