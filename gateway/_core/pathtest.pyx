@@ -340,10 +340,10 @@ cdef class PoolProbe:
         self.cluster.series.connections += 1
         self.dialing.setdefault(endpoint.text, []).append(endpoint)
 
-    cdef void free_connection(self, UpstreamProbe upstream) noexcept:
+    cdef void free_connection(self, UpstreamProbe upstream, bint is_new) noexcept:
         # Set before it is offered: whoever takes it may give it back or lose it at once.
         upstream.is_idle = False
-        if not self.cluster.give_back(upstream.place, upstream):
+        if not self.cluster.give_back(upstream.place, upstream, is_new):
             self.end(upstream)
         elif upstream in upstream.place.idle:
             upstream.is_idle = True
@@ -366,7 +366,7 @@ cdef class PoolProbe:
         upstream.pool = self
         self.connections.append(upstream)
         endpoint.dialing -= 1
-        self.free_connection(upstream)
+        self.free_connection(upstream, True)
         return upstream
 
     def dial_failed(self, bytes text, int loss=1):
@@ -378,7 +378,7 @@ cdef class PoolProbe:
             self.dial(endpoint)
 
     def give_back(self, UpstreamProbe upstream):
-        self.free_connection(upstream)
+        self.free_connection(upstream, False)
 
     def lost(self, UpstreamProbe upstream):
         self.end(upstream)
