@@ -103,7 +103,7 @@ class Children:
     def __init__(self, run: Path) -> None:
         self.run = run
         self.started: list[subprocess.Popen[str]] = []
-        self.guard = subprocess.Popen([sys.executable, "-c", GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True)
+        self.guard = subprocess.Popen([sys.executable, "-c", GUARD], stdin=subprocess.PIPE, text=True, process_group=0)
 
     def __enter__(self) -> "Children":
         return self
@@ -130,7 +130,7 @@ class Children:
                 stdout=subprocess.PIPE if answer else log,
                 stderr=log,
                 text=True,
-                start_new_session=True,
+                process_group=0,  # not a session: the scheduler groups by session, and all that is measured belongs into one
                 preexec_fn=lambda: tie_to_parent(core),
             )
         self.tell_guard("+", child.pid)
