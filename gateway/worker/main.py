@@ -24,6 +24,7 @@ import gateway.supervisor.ipc as ipc
 from gateway._core.engine import Engine
 from gateway.observe import logging as log_setup
 from gateway.observe.access_log import AccessLog
+from gateway.worker.descriptors import make_room
 from gateway.worker.drain import Leaving
 from gateway.worker.resolver import Resolver
 from gateway.worker.swap import map_blob, put_to_use, set_changed
@@ -297,6 +298,7 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR2)
+    make_room()  # while there is one thread
     log_setup.setup("info", process=f"worker[{args.slot}]")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
