@@ -6,7 +6,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from gateway._core.balance cimport CONSISTENT_HASH, Balancer, hash64_of
-from gateway._core.seam cimport LOSS_CONNECT_TIMEOUT, Flow, Upstream
+from gateway._core.seam cimport LOSS_UNSENT, Flow, Upstream
 from gateway._core.snapshot cimport ClusterRec, Snapshot, id64
 from gateway._core.sys cimport (
     AF_INET,
@@ -131,14 +131,14 @@ cdef class Cluster:
         """An endpoint that went away: idle connections close, leased ones end with their exchange, waiters try elsewhere."""
         cdef list idle = endpoint.idle
         cdef Upstream upstream
-        cdef int loss = LOSS_CONNECT_TIMEOUT
         endpoint.cluster = None
         endpoint.idle = []
         self.series.idle -= <uint64_t> len(idle)
         for upstream in idle:
             upstream.cancel()
         while endpoint.waiting:
-            self.on_dial_failed(endpoint, loss)
+            # Nobody failed: they go on to another endpoint, of which there may be one alone.
+            self.on_dial_failed(endpoint, LOSS_UNSENT)
 
     cdef Endpoint pick(self, bint has_key, uint64_t key, const uint32_t *tried, uint32_t tried_n):
         cdef int index

@@ -293,7 +293,7 @@ def test_an_endpoint_that_goes_under_load(bench: Bench) -> None:
     assert pool.acquire(0, last[0]) == "idle"
     assert pool.acquire(0, last[1]) == "wait"
     pool.set_endpoints(B)
-    assert last[1].got == "connect_timeout" and not last[1].is_waiting
+    assert last[1].got == "unsent" and not last[1].is_waiting
     assert not busy.closed and not idle.closed
     assert pool.describe() == "10.0.0.2:80 [0 leased, 0 idle, 0 dialing, 0 waiting] | connections 3, overflows 0"
     pool.give_back(busy)
@@ -318,7 +318,7 @@ def test_waiters_of_an_endpoint_that_goes_try_another(bench: Bench) -> None:
     flow = FlowProbe()
 
     def elsewhere(got: object) -> None:
-        if got == "connect_timeout":
+        if got == "unsent":
             index = pool.pick()
             assert index == 0
             pool.acquire(index, flow)
@@ -360,7 +360,7 @@ def test_a_closed_cluster_has_nothing_left(bench: Bench) -> None:
     waiting = FlowProbe()
     pool.acquire(1, waiting)
     pool.close()
-    assert idle.closed and not held.closed and waiting.got == "connect_timeout"
+    assert idle.closed and not held.closed and waiting.got == "unsent"
     pool.give_back(held)
     assert held.closed and pool.dialed(B_TEXT).closed
     assert pool.describe() == "connections 0, overflows 0"
