@@ -593,7 +593,7 @@ cdef class H1Downstream(Downstream):
     cdef bint must_close(self, HeaderBlock head) noexcept:
         """Whether the response about to be sent is the connection's last."""
         cdef const LimitsRec *limits = self.limits()
-        if self.close_after or self.plane.draining or self.acceptor.port == NONE or self.eof:
+        if self.close_after or self.plane.draining or self.acceptor.fd < 0 or self.acceptor.port == NONE or self.eof:
             return True
         if limits.max_requests and self.requests >= limits.max_requests:
             return True

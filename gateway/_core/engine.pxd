@@ -11,6 +11,7 @@ cdef class Engine:
     cdef dict clusters     # id -> pool.Cluster, those that leave included
     cdef set leaving       # ids of clusters that the snapshot does not name; closed once nothing is in flight on them
     cdef dict acceptors    # bind id -> downstream.Acceptor
+    cdef list stopped      # acceptors that accept no more and have connections; those follow the snapshots as before
     cdef dict pending      # id -> endpoints that came before the snapshot that names their cluster
     cdef uint64_t drain_deadline  # monotonic ms; 0: not draining
 

@@ -50,6 +50,7 @@ cdef class Engine:
         self.clusters = {}
         self.leaving = set()
         self.acceptors = {}
+        self.stopped = []
         self.pending = {}
         self.set_log(log_format, log_sample)
 
@@ -109,7 +110,8 @@ cdef class Engine:
         for known in [known for known in self.pending if known in named]:
             (<Cluster> named[known]).set_endpoints(self.pending.pop(known))
         plane.binding = binding
-        for acceptor in self.acceptors.values():
+        self.stopped = [acceptor for acceptor in self.stopped if (<Acceptor> acceptor).open]
+        for acceptor in [*self.acceptors.values(), *self.stopped]:
             (<Acceptor> acceptor).rebind()
         self.retire_series(binding.snapshot)
         plane.counters.scalars[<int> S_REVISION] = revision
@@ -165,7 +167,7 @@ cdef class Engine:
         acceptor = self.acceptors.pop(bind_id, None)
         if acceptor is not None:
             (<Acceptor> acceptor).stop()
-            (<Acceptor> acceptor).port = 0xffffffff
+            self.stopped.append(acceptor)
 
     def drain(self, deadline_ms):
         self.plane.draining = True
@@ -286,4 +288,5 @@ cdef class Engine:
         self.clusters.clear()
         self.leaving.clear()
         self.acceptors.clear()
+        self.stopped.clear()
         self.plane.binding = None
