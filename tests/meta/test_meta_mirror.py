@@ -12,7 +12,6 @@ WIRE = "wire/test_wire_framing.py"  # the path is tested whole, by byte scripts 
 TESTED_BY = {
     "gateway/__main__.py": "e2e/test_process.py",
     "gateway/_core/downstream.pyx": WIRE,
-    "gateway/_core/engine.pyx": WIRE,
     "gateway/_core/exchange.pyx": WIRE,
     "gateway/_core/pathtest.pyx": "core/test_buf.py",  # the tests' door into the path
     "gateway/_core/selftest.pyx": "core/test_h1_parse.py",  # it is the tests' door into the codecs
