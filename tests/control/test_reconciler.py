@@ -1,6 +1,8 @@
 """Sources to revisions: what is applied, what is dropped as unchanged, what keeps the last good."""
 
 import asyncio
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from gateway.control import reconciler as module
 from gateway.control.publish import wanted_of
 from gateway.control.reconciler import Reconciler, Revision
 from gateway.model.problem import Problem
+from gateway.sources import files
 
 TEXT = """\
 listeners:
@@ -178,3 +181,18 @@ def test_the_wishes_of_a_revision_carry_the_ids_of_the_snapshot(tmp_path: Path) 
         revision.compiled.clusters["two"]: [(b"/run/app.sock", 0, 1, b"")],
     }
     assert all(revision.compiled.names[id_][0] == "bind" for id_ in wanted.addresses)
+
+
+def test_a_load_steps_back_behind_the_workers_and_the_loop_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    load = module.files.load
+
+    def noting(path: Path) -> files.Loaded:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return load(path)
+
+    monkeypatch.setattr(module.files, "load", noting)
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    tell(tmp_path, TEXT, None)
+    assert seen == [min(19, before + module.STEP_BACK)] * 2
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
