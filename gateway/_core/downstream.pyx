@@ -115,7 +115,7 @@ cdef class Acceptor(Pollable):
     cdef void rebind(self) noexcept:
         self.port = NONE
         if self.plane.binding is not None:
-            self.port = find_port(self.plane.binding.snapshot, <uint32_t> (self.bind_id & 0xffffffff), <uint32_t> (self.bind_id >> 32))
+            self.port = find_port(self.plane.binding.snapshot, <uint32_t> self.bind_id, <uint32_t> (self.bind_id >> 32))
 
     cdef void stop(self) noexcept:
         if self.fd >= 0:

@@ -145,7 +145,8 @@ cdef class Poller:
                 if took < 0:
                     pass
                 continue
-            fd = <uint32_t> (events[i].data.u64 & 0xffffffff)
+            # A cast and no mask: Cython takes a literal beyond 31 bits for a Python number.
+            fd = <uint32_t> events[i].data.u64
             slot = self.slots[fd] if fd < self.slots_n else NULL
             if slot == NULL:
                 continue
@@ -183,7 +184,10 @@ cdef class Poller:
             if wrote < 0:
                 pass
         if self.gone:
-            self.gone.clear()
+            # The list is changed before what is in it goes, which may end others in its turn.
+            batch = self.gone
+            self.gone = []
+            batch = None
 
     cdef void close(self) noexcept:
         cdef uint32_t i
