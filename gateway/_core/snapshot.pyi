@@ -1,11 +1,12 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 LAYOUT: dict[str, tuple[str, ...]]
 SECTION_NAMES: tuple[str, ...]
 
 class SnapshotError(ValueError): ...
 
+@final
 class Snapshot:
     @property
     def revision(self) -> int: ...
