@@ -40,6 +40,7 @@ def many_routes(hosts: int, *, port: int, admin: int, origin: Origin, marker: in
     return {
         "admin": {"address": f"127.0.0.1:{admin}"},
         "accessLog": {"format": "off"},
+        "drain": {"delay": "0s", "timeout": "1s"},
         "limits": {"idleTimeout": "3600s"},
         "listeners": [{"name": "web", "address": f"127.0.0.1:{port}", "protocol": "HTTP"}],
         "routes": routes,

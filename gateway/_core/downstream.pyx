@@ -34,7 +34,7 @@ from gateway._core.headers cimport HEAD_EXPECT_CONTINUE, HEAD_KEEP_ALIVE, Header
 from gateway._core.plane cimport DIRECT, HIGH_WATER, LOW_WATER, SCRATCH, Plane
 from gateway._core.proxy_protocol cimport ProxyHeader, parse_proxy_header
 from gateway._core.router cimport find_port
-from gateway._core.snapshot cimport NONE, LimitsRec, PortRec, Snapshot
+from gateway._core.snapshot cimport NONE, LimitsRec, Snapshot
 from gateway._core.sys cimport (
     AF_INET,
     AF_INET6,
@@ -75,7 +75,6 @@ from gateway._core.types cimport (
     FRAME_CLOSE,
     FRAME_LENGTH,
     FRAME_NONE,
-    FRAME_STREAM,
     M_HEAD,
     Span,
 )

@@ -25,7 +25,7 @@ from gateway._core.record cimport FORMAT_JSON, FORMAT_OFF, FORMAT_TEXT, LogBuffe
 from gateway._core.seam cimport Pollable
 from gateway._core.snapshot cimport Snapshot, id64
 from gateway._core.sys cimport CLOCK_MONOTONIC, clock_us
-from gateway._core.types cimport Ref, Span
+from gateway._core.types cimport Span
 from gateway._core.upstream cimport H1Upstream
 
 cdef dict STATES = {

@@ -11,33 +11,30 @@ from gateway._core.balance cimport hash64_of
 from gateway._core.buf cimport Block, out_append, out_clear
 from gateway._core.chain cimport Redirect, run_request_filters, run_response_filters
 from gateway._core.counters cimport S_REQUESTS, S_REQUESTS_ACTIVE, S_TUNNELS_ACTIVE, S_UPGRADES
-from gateway._core.faults cimport F_BODY_LARGE, F_NONE, fault_name, fault_status
+from gateway._core.faults cimport F_BODY_LARGE, fault_name, fault_status
 from gateway._core.forward cimport ForwardFacts, forward_request
 from gateway._core.headers cimport HEAD_ASTERISK, HEAD_TE_TRAILERS, HEAD_UPGRADE, Field, HeaderBlock
-from gateway._core.plane cimport Binding, Plane
-from gateway._core.pool cimport ACQUIRED_DIAL, ACQUIRED_FULL, ACQUIRED_IDLE, Cluster, Endpoint
+from gateway._core.plane cimport Plane
+from gateway._core.pool cimport ACQUIRED_DIAL, ACQUIRED_FULL, ACQUIRED_IDLE, Cluster
 from gateway._core.record cimport RecordFacts
 from gateway._core.reply cimport make_reply
-from gateway._core.router cimport Decision, route_request
+from gateway._core.router cimport route_request
 from gateway._core.seam cimport (
     LOSS_CONNECT,
     LOSS_CONNECT_TIMEOUT,
     LOSS_GARBAGE,
-    LOSS_RESET,
     LOSS_STALE,
     LOSS_TIMEOUT,
-    LOSS_TRUNCATED,
     LOSS_UNSENT,
     Downstream,
     Flow,
     Upstream,
 )
-from gateway._core.snapshot cimport NONE, BackendRec, ListenerRec, RuleRec, Snapshot, id64
+from gateway._core.snapshot cimport NONE, BackendRec, RuleRec, Snapshot, id64
 from gateway._core.sys cimport CLOCK_REALTIME, clock_us
 from gateway._core.timers cimport Timer
-from gateway._core.tokens cimport T_COOKIE, T_LOCATION, T_OTHER
+from gateway._core.tokens cimport T_COOKIE, T_LOCATION
 from gateway._core.types cimport (
-    FLAG_DC,
     FLAG_DPE,
     FLAG_LR,
     FLAG_NC,

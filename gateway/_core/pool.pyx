@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 
 from gateway._core.balance cimport CONSISTENT_HASH, Balancer, hash64_of
 from gateway._core.seam cimport LOSS_UNSENT, Flow, Upstream
-from gateway._core.snapshot cimport ClusterRec, Snapshot, id64
+from gateway._core.snapshot cimport ClusterRec, Snapshot
 from gateway._core.sys cimport (
     AF_INET,
     AF_INET6,

@@ -2,7 +2,7 @@
 
 from cpython.ref cimport PyObject
 from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, errno
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from gateway._core.buf cimport in_append, in_clear, in_consume, out_append, out_clear, out_commit, out_reserve, out_send
 from gateway._core.counters cimport S_UPSTREAM_BYTES_IN, S_UPSTREAM_BYTES_OUT
