@@ -15,7 +15,7 @@ from desk import OK, Desk, blob_of, config, get
 from gateway._core.pathtest import OutProbe
 
 CONTENT = b"0123456789abcdef" * 6000
-PATIENCE = 5.0
+PATIENCE = 20.0
 FOREVER = 1 << 40
 SHIM = ctypes.CDLL(None)
 
