@@ -292,10 +292,16 @@ def on_signal(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
+def end_on_signals() -> None:
+    """A signal that ends this process ends it through its finally blocks; one that is ignored (nohup) stays ignored."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, on_signal)
+
+
 def main(argv: Sequence[str]) -> int:
     options = parse_options(argv)
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGHUP, on_signal)
+    end_on_signals()
     machine.raise_files()
     cores = Cores.choose(os.sched_getaffinity(0), options.gateway_core)
     os.sched_setaffinity(0, {cores.load})

@@ -8,14 +8,13 @@ import argparse
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from perf import machine
-from perf.bench import on_signal, say, workshop
+from perf.bench import end_on_signals, say, workshop
 from perf.cells import COLUMNS, TRAFFIC, Cell
 from perf.children import Children, cpu_time, process_tree
 from perf.gateways import OURS, Gateway, Origin, start_gateway
@@ -147,8 +146,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     parser.add_argument("--connections", type=int, default=0, help="callgrind: connections (those of the cell)")
     parser.add_argument("--keep", help="profile: copy perf's data to this path")
     options = parser.parse_args(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, on_signal)
+    end_on_signals()
     machine.raise_files()
     cores = Cores.choose(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores.load})
