@@ -38,6 +38,7 @@ cdef class Acceptor(Pollable):     # one listening socket
     @staticmethod
     cdef Acceptor new(Plane plane, int fd, uint64_t bind_id)
     cdef void rebind(self) noexcept        # after a swap
+    cdef const LimitsRec *limits(self) noexcept
     cdef void stop(self) noexcept
 
 cdef class H1Downstream(Downstream):

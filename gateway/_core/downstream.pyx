@@ -24,10 +24,10 @@ from gateway._core.h1_encode cimport (
     CONN_KEEP_ALIVE,
     CONN_NONE,
     CONN_UPGRADE,
-    h1_encode_chunk,
-    h1_encode_last_chunk,
     h1_encode_response,
     h1_head_bound,
+    h1_queue_chunk,
+    h1_queue_last_chunk,
 )
 from gateway._core.h1_parse cimport HeadLimits, h1_parse_request
 from gateway._core.headers cimport HEAD_EXPECT_CONTINUE, HEAD_KEEP_ALIVE, HeaderBlock
@@ -116,6 +116,13 @@ cdef class Acceptor(Pollable):
         if self.plane.binding is not None:
             self.port = find_port(self.plane.binding.snapshot, <uint32_t> self.bind_id, <uint32_t> (self.bind_id >> 32))
 
+    cdef const LimitsRec *limits(self) noexcept:
+        """Of the port's first listener: before the host is known there is no other. Of any, when the snapshot has the port no more."""
+        cdef Snapshot snapshot = self.plane.binding.snapshot
+        if self.port == NONE:
+            return &snapshot.limits[0]
+        return &snapshot.limits[snapshot.listeners[snapshot.ports[self.port].listeners].limits]
+
     cdef void stop(self) noexcept:
         if self.fd >= 0:
             self.plane.wheel.disarm(&self.timer)
@@ -128,10 +135,8 @@ cdef class Acceptor(Pollable):
         cdef int fd
         cdef int left = ACCEPTS
         cdef uint32_t most = 0
-        cdef Snapshot snapshot
         if self.port != NONE:
-            snapshot = self.plane.binding.snapshot
-            most = snapshot.limits[snapshot.listeners[snapshot.ports[self.port].listeners].limits].max_connections
+            most = self.limits().max_connections
         while left:
             left -= 1
             fd = accept4(self.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -194,15 +199,10 @@ cdef class H1Downstream(Downstream):
         return down
 
     cdef const LimitsRec *limits(self) noexcept:
-        """Of the first listener on the port: before the host is known there is no other."""
-        cdef Snapshot snapshot
-        cdef uint32_t port = self.acceptor.port
+        """Of the listener that routing chose, while an exchange is on; of the port otherwise."""
         if self.exchange is not None and self.exchange.limits != NULL:
             return self.exchange.limits
-        snapshot = self.plane.binding.snapshot
-        if port == NONE:
-            return &snapshot.limits[0]
-        return &snapshot.limits[snapshot.listeners[snapshot.ports[port].listeners].limits]
+        return self.acceptor.limits()
 
     cdef void set_deadline(self, uint64_t deadline) noexcept:
         self.deadline = deadline
@@ -423,11 +423,8 @@ cdef class H1Downstream(Downstream):
         cdef Snapshot snapshot = self.plane.binding.snapshot
         ex.binding = self.plane.binding
         ex.port = self.acceptor.port
-        if ex.port == NONE:
-            # the listener is gone from the configuration: a last answer, from the limits of any
-            ex.limits = &snapshot.limits[0]
-        else:
-            ex.limits = &snapshot.limits[snapshot.listeners[snapshot.ports[ex.port].listeners].limits]
+        ex.limits = self.acceptor.limits()
+        if ex.port != NONE:
             ex.port_number = snapshot.listeners[snapshot.ports[ex.port].listeners].port_number
 
     cdef size_t feed_head(self, const uint8_t *p, size_t n) noexcept:
@@ -566,9 +563,6 @@ cdef class H1Downstream(Downstream):
 
     # ---- what the exchange calls ---------------------------------------------------------------------------------------
 
-    cdef bint is_request_done(self) noexcept:
-        return self.state != DOWN_BODY
-
     cdef void pause_reading(self) noexcept:
         self.paused = True
 
@@ -641,15 +635,11 @@ cdef class H1Downstream(Downstream):
         self.plane.poller.push_flush(self)
 
     cdef bint send_body(self, const uint8_t *p, size_t n) noexcept:
-        cdef uint8_t *to
         if self.state == DOWN_CLOSED or self.framing == FRAME_NONE and self.state != DOWN_TUNNEL:
             return False
-        if self.framing == FRAME_CHUNKED:
-            to = out_reserve(&self.out, 20)
-            if to == NULL:
-                self.lost(FLAG_DC)
-                return False
-            out_commit(&self.out, h1_encode_chunk(to, n))
+        if self.framing == FRAME_CHUNKED and h1_queue_chunk(&self.out, n) < 0:
+            self.lost(FLAG_DC)
+            return False
         if n >= DIRECT:
             self.write(p, n)
         elif out_append(&self.out, p, n) < 0:
@@ -658,7 +648,10 @@ cdef class H1Downstream(Downstream):
             self.plane.poller.push_flush(self)
         if self.state == DOWN_CLOSED:
             return False
-        if self.framing == FRAME_CHUNKED and out_append(&self.out, <const uint8_t *> b"\r\n", 2) == 0:
+        if self.framing == FRAME_CHUNKED:
+            if out_append(&self.out, <const uint8_t *> b"\r\n", 2) < 0:
+                self.lost(FLAG_DC)
+                return False
             self.plane.poller.push_flush(self)
         if self.out.size > HIGH_WATER:
             self.drained_due = True
@@ -666,8 +659,6 @@ cdef class H1Downstream(Downstream):
         return False
 
     cdef void finish(self, HeaderBlock trailers) noexcept:
-        cdef uint8_t *to
-        cdef size_t bound = 5
         if self.state == DOWN_CLOSED:
             return
         if self.state == DOWN_TUNNEL:
@@ -681,13 +672,9 @@ cdef class H1Downstream(Downstream):
         self.exchange = None
         self.drained_due = False
         if self.framing == FRAME_CHUNKED:
-            if trailers is not None:
-                bound += h1_head_bound(trailers)
-            to = out_reserve(&self.out, bound)
-            if to == NULL:
+            if h1_queue_last_chunk(&self.out, trailers) < 0:
                 self.lost(FLAG_DC)
                 return
-            out_commit(&self.out, h1_encode_last_chunk(to, trailers))
             self.plane.poller.push_flush(self)
         if self.close_after:
             self.end_after_flush()

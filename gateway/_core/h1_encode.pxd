@@ -1,8 +1,9 @@
-# h1_encode.pxd - level 3: a HeaderBlock into the bytes of an HTTP/1.1 head; chunk framing. Copies into the caller's buffer.
+# h1_encode.pxd - level 3: a HeaderBlock into the bytes of an HTTP/1.1 head; chunk framing. Copies into the caller's buffer or queue.
 # Owns: nothing. Called by: downstream, upstream.
 # What is written: start line from the block's parts; host first (requests); then each field that is neither FIELD_DROP nor FIELD_HOP,
 # in order, without content-length, host and transfer-encoding; then the framing that the caller names, and the connection option.
 
+from gateway._core.buf cimport OutQueue
 from gateway._core.headers cimport HeaderBlock
 from gateway._core.types cimport uint8_t, uint64_t
 
@@ -26,5 +27,8 @@ cdef size_t h1_encode_response(uint8_t *out, HeaderBlock head, uint8_t framing, 
 cdef size_t h1_encode_chunk(uint8_t *out, uint64_t n) noexcept nogil
 # "0\r\n" trailer fields "\r\n"; trailers may be None. Bound: h1_head_bound(trailers) + 5.
 cdef size_t h1_encode_last_chunk(uint8_t *out, HeaderBlock trailers) noexcept nogil
+# The same two at the end of a queue, for both sides of the path. 0, or -1 when memory is out.
+cdef int h1_queue_chunk(OutQueue *queue, uint64_t n) noexcept nogil
+cdef int h1_queue_last_chunk(OutQueue *queue, HeaderBlock trailers) noexcept nogil
 # Standard reason phrase of a status; "" when it has none.
 cdef const char *reason_of(int status) noexcept nogil

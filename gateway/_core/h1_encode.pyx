@@ -3,6 +3,7 @@
 from libc.string cimport memcpy, strlen
 
 from gateway._core.ascii cimport copy_bytes
+from gateway._core.buf cimport OutQueue, out_commit, out_reserve
 from gateway._core.headers cimport FIELD_DROP, FIELD_HOP, HEAD_ASTERISK, Field, HeaderBlock
 from gateway._core.tokens cimport T_CONTENT_LENGTH, T_HOST, T_TRANSFER_ENCODING, T_UPGRADE
 from gateway._core.types cimport (
@@ -10,6 +11,7 @@ from gateway._core.types cimport (
 
 cdef enum:
     FIXED = 256            # more than all the bytes that do not come from the block
+    CHUNK_BOUND = 18       # 16 digits and the end of the line
 
 
 cdef inline uint8_t *put(uint8_t *out, const void *p, size_t n) noexcept nogil:
@@ -334,3 +336,19 @@ cdef const char *error_reason_of(int status) noexcept nogil:
     if status == 508:
         return "Loop Detected"
     return "Network Authentication Required" if status == 511 else ""
+
+
+cdef int h1_queue_chunk(OutQueue *queue, uint64_t n) noexcept nogil:
+    cdef uint8_t *to = out_reserve(queue, CHUNK_BOUND)
+    if to == NULL:
+        return -1
+    out_commit(queue, h1_encode_chunk(to, n))
+    return 0
+
+
+cdef int h1_queue_last_chunk(OutQueue *queue, HeaderBlock trailers) noexcept nogil:
+    cdef uint8_t *to = out_reserve(queue, 5 if trailers is None else h1_head_bound(trailers) + 5)
+    if to == NULL:
+        return -1
+    out_commit(queue, h1_encode_last_chunk(to, trailers))
+    return 0

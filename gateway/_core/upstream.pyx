@@ -11,10 +11,10 @@ from gateway._core.h1_body cimport BODY_DATA, BODY_END, h1_body_decode, h1_body_
 from gateway._core.h1_encode cimport (
     CONN_NONE,
     CONN_UPGRADE,
-    h1_encode_chunk,
-    h1_encode_last_chunk,
     h1_encode_request,
     h1_head_bound,
+    h1_queue_chunk,
+    h1_queue_last_chunk,
 )
 from gateway._core.h1_parse cimport HeadLimits, h1_parse_response
 from gateway._core.headers cimport HEAD_KEEP_ALIVE, HEAD_TE_TRAILERS, HEAD_UPGRADE, HeaderBlock
@@ -189,15 +189,11 @@ cdef class H1Upstream(Upstream):
         self.plane.poller.push_flush(self)
 
     cdef bint send_body(self, const uint8_t *p, size_t n) noexcept:
-        cdef uint8_t *to
         if self.state == UP_CLOSED or self.broken:
             return False
-        if self.framing == FRAME_CHUNKED:
-            to = out_reserve(&self.out, 20)
-            if to == NULL:
-                self.lost(LOSS_RESET, F_NONE)
-                return False
-            out_commit(&self.out, h1_encode_chunk(to, n))
+        if self.framing == FRAME_CHUNKED and h1_queue_chunk(&self.out, n) < 0:
+            self.lost(LOSS_RESET, F_NONE)
+            return False
         if n >= DIRECT:
             self.write(p, n)
         elif out_append(&self.out, p, n) < 0:
@@ -206,7 +202,10 @@ cdef class H1Upstream(Upstream):
             self.plane.poller.push_flush(self)
         if self.state == UP_CLOSED:
             return False
-        if self.framing == FRAME_CHUNKED and out_append(&self.out, <const uint8_t *> b"\r\n", 2) == 0:
+        if self.framing == FRAME_CHUNKED:
+            if out_append(&self.out, <const uint8_t *> b"\r\n", 2) < 0:
+                self.lost(LOSS_RESET, F_NONE)
+                return False
             self.plane.poller.push_flush(self)
         if self.out.size > HIGH_WATER:
             self.drained_due = True
@@ -214,8 +213,6 @@ cdef class H1Upstream(Upstream):
         return False
 
     cdef void finish_request(self, HeaderBlock trailers) noexcept:
-        cdef uint8_t *to
-        cdef size_t bound = 5
         if self.state == UP_CLOSED:
             return
         self.request_done = True
@@ -223,13 +220,9 @@ cdef class H1Upstream(Upstream):
             self.shut_down()
             return
         if self.framing == FRAME_CHUNKED:
-            if trailers is not None:
-                bound += h1_head_bound(trailers)
-            to = out_reserve(&self.out, bound)
-            if to == NULL:
+            if h1_queue_last_chunk(&self.out, trailers) < 0:
                 self.lost(LOSS_RESET, F_NONE)
                 return
-            out_commit(&self.out, h1_encode_last_chunk(to, trailers))
             self.plane.poller.push_flush(self)
 
     cdef void pause_reading(self) noexcept:
@@ -244,7 +237,6 @@ cdef class H1Upstream(Upstream):
         self.state = UP_TUNNEL
         self.framing = FRAME_CLOSE
         self.request_done = False
-        h1_body_start(&self.decoder, FRAME_CLOSE, 0, False)
 
     cdef void cancel(self) noexcept:
         self.flow = None
