@@ -65,7 +65,6 @@ cdef class Exchange(Flow):
     cdef uint32_t peer_n
     cdef Ref client                # in the request's store
     cdef Ref request_id            # likewise
-    cdef uint64_t wall_us
     cdef uint64_t start_us         # monotonic
     cdef uint64_t attempt_us       # start of the attempt in progress
     cdef uint64_t upstream_us      # last attempt: start to head

@@ -96,7 +96,6 @@ cdef class Exchange(Flow):
         ex.over = False
         ex.phase = PHASE_HEAD
         ex.start_us = plane.poller.now_us
-        ex.wall_us = clock_us(CLOCK_REALTIME)
         plane.counters.bump(S_REQUESTS_ACTIVE, 1)
         return ex
 
@@ -165,7 +164,6 @@ cdef class Exchange(Flow):
         facts.peer.n = self.peer_n
         facts.node = self.plane.borrow_node()
         facts.trusted_hops = snapshot.listeners[self.decision.listener].trusted_hops
-        facts.port = self.port_number
         facts.secure = self.secure
         facts.random_hi = self.plane.next_random()
         facts.random_lo = self.plane.next_random()
@@ -717,7 +715,8 @@ cdef class Exchange(Flow):
         if self.plane.log.format:
             if self.endpoint is not None:
                 facts.upstream = self.endpoint.borrow_text()
-            facts.wall_us = self.wall_us
+            # asked for here and counted back, so that only who logs pays for it
+            facts.wall_us = clock_us(CLOCK_REALTIME) - facts.duration_us
             facts.upstream_us = self.upstream_us
             facts.bytes_in = self.bytes_in
             facts.bytes_out = self.bytes_out

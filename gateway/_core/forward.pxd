@@ -12,7 +12,6 @@ cdef struct ForwardFacts:
     Span peer              # address text of the other end of the connection
     Span node              # our pseudonym
     uint32_t trusted_hops  # proxies in front that may be believed
-    uint32_t port          # of the listener
     bint secure            # the client's side is TLS
     uint64_t random_hi     # for a request id, should one be needed
     uint64_t random_lo

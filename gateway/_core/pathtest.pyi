@@ -112,7 +112,6 @@ def forward(
     client: bytes = b"192.0.2.9",
     node: bytes = b"isthmus",
     trusted_hops: int = 0,
-    port: int = 80,
     secure: bool = False,
     random_hi: int = 0,
     random_lo: int = 0,

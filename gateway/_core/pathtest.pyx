@@ -447,7 +447,7 @@ cdef Span span_of(bytes text) noexcept:
     return span
 
 
-def forward(bytes head, *, bytes client=b"192.0.2.9", bytes node=b"isthmus", uint32_t trusted_hops=0, uint32_t port=80,
+def forward(bytes head, *, bytes client=b"192.0.2.9", bytes node=b"isthmus", uint32_t trusted_hops=0,
             bint secure=False, uint64_t random_hi=0, uint64_t random_lo=0):
     cdef HeaderBlock block = HeaderBlock.new()
     cdef HeadParser parser = HeadParser(0, 0, 0, 0, 0)
@@ -470,7 +470,6 @@ def forward(bytes head, *, bytes client=b"192.0.2.9", bytes node=b"isthmus", uin
     facts.peer = span_of(client)
     facts.node = span_of(node)
     facts.trusted_hops = trusted_hops
-    facts.port = port
     facts.secure = secure
     facts.random_hi = random_hi
     facts.random_lo = random_lo
@@ -512,7 +511,7 @@ def call_abstract():
     flow.on_request_end(None)
     flow.on_upstream(up)
     flow.on_no_upstream(0)
-    return (down.fd, up.fd, down.send_body(NULL, 0), up.send_body(NULL, 0), down.is_request_done(), flow.borrow_response(),
+    return (down.fd, up.fd, down.send_body(NULL, 0), up.send_body(NULL, 0), flow.borrow_response(),
             flow.borrow_trailers(), flow.ticket)
 
 

@@ -49,7 +49,6 @@ cdef class Downstream(Pollable):   # an exchange's client side
     cdef void resume_reading(self) noexcept
     # After send_head of a 101: bytes both ways from now on.
     cdef void open_tunnel(self) noexcept
-    cdef bint is_request_done(self) noexcept
 
 cdef class Upstream(Pollable):     # an attempt's server side: one lease of a connection
     cdef void send_request(self, HeaderBlock head, bint has_more) noexcept

@@ -49,9 +49,6 @@ cdef class Downstream(Pollable):
     cdef void open_tunnel(self) noexcept:
         pass
 
-    cdef bint is_request_done(self) noexcept:
-        return False
-
 
 cdef class Upstream(Pollable):
     cdef void send_request(self, HeaderBlock head, bint has_more) noexcept:

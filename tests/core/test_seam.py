@@ -4,4 +4,4 @@ from gateway._core.pathtest import call_abstract
 
 
 def test_what_is_not_overridden_does_nothing() -> None:
-    assert call_abstract() == (-1, -1, False, False, False, None, None, 0)
+    assert call_abstract() == (-1, -1, False, False, None, None, 0)
