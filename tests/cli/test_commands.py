@@ -11,8 +11,6 @@ from gateway_process import ROOT, command
 
 import gateway
 
-pytest.importorskip("gateway._core.explain", reason="the core is not built")
-
 GOOD = """\
 listeners: [{name: web, port: 8080}]
 routes:

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("gateway._core.snapshot", reason="the core is not built")
-
 from gateway.control import reconciler as module
 from gateway.control.publish import wanted_of
 from gateway.control.reconciler import Reconciler, Revision

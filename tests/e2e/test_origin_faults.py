@@ -10,8 +10,6 @@ import pytest
 from data_plane import DataPlane, origin_config
 from faulty import Cut, Message, Origin, Script, Wire, answer, black_hole, client, get, once, polite, refusing
 
-pytest.importorskip("gateway._core.engine", reason="the engine is not built")
-
 BODY = b"x" * 1000
 HALF = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n" + BODY[:500]
 HALF_CHUNK = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3e8\r\n" + BODY[:500]

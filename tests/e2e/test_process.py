@@ -19,8 +19,6 @@ import pytest
 from gateway_process import ROOT, Gateway, Origin, command, held_connection, is_alive, request
 from until import wait_until
 
-pytest.importorskip("gateway._core.engine", reason="the engine is not built")
-
 CONFIG = """\
 accessLog: {{format: json, path: {log}}}
 drain: {{delay: {delay}, timeout: {timeout}}}

@@ -9,8 +9,6 @@ import pytest
 from data_plane import DataPlane, origin_config
 from faulty import Cut, Origin, Wire, answer, client, get, once, polite, refusing
 
-pytest.importorskip("gateway._core.engine", reason="the engine is not built")
-
 DOWN = once(answer(b"down", "503 Service Unavailable"))
 RETRY: dict[str, Any] = {"retry": {"attempts": 2, "codes": [503]}}
 
