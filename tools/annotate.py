@@ -1,7 +1,7 @@
 """`make annotate`: Cython's annotated HTML of the core under build/annotate, with the release directives of setup.py.
 
-Yellow lines touch Python objects; the table counts them. Per-byte code is `nogil`, which the compiler keeps free of them; what is left
-shows where code that runs by connection or by swap talks to Python.
+Yellow lines touch Python objects; the table counts them. Per-byte code is `nogil`, which the compiler keeps free of them; what
+is left shows where code that runs by connection or by swap talks to Python.
 """
 
 import os
