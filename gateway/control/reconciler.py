@@ -176,8 +176,9 @@ class Reconciler:
             elif self._apply_problems and self.current is not None:
                 # A port that was taken may be free now.
                 self._apply_problems = self._apply(self.current)
-            self.problems = [*load.problems, *self._apply_problems]
-            if load.revision is not None or why != "change":
+            known, self.problems = self.problems, [*load.problems, *self._apply_problems]
+            # A change that a slip keeps out of use makes no revision, and is the very one to hear about; a mere touch is not.
+            if load.revision is not None or why != "change" or self.problems != known:
                 # What cannot be put to use at start ends the start; whoever started says so.
                 self._report(load.problems if is_first else self.problems)
             return True

@@ -42,7 +42,7 @@ class Plane:
         return self.problems
 
 
-def tell(tmp_path: Path, *steps: str | None) -> tuple[Reconciler, Plane, list[bool]]:
+def tell(tmp_path: Path, *steps: str | None, why: str = "test") -> tuple[Reconciler, Plane, list[bool]]:
     """Loads once for each step, after writing it (None: the file stays)."""
     path = tmp_path / "isthmus.yaml"
     plane = Plane()
@@ -53,7 +53,7 @@ def tell(tmp_path: Path, *steps: str | None) -> tuple[Reconciler, Plane, list[bo
         for step in steps:
             if step is not None:
                 path.write_text(step)
-            answers.append(await reconciler.reload("test"))
+            answers.append(await reconciler.reload(why))
         return reconciler, answers
 
     reconciler, answers = asyncio.run(run())
@@ -99,6 +99,15 @@ def test_a_slip_in_one_route_keeps_that_routes_last_good_version(tmp_path: Path)
     texts = [problem.text() for problem in reconciler.problems]
     assert any("did you mean 'hostnames'" in text for text in texts)
     assert any("last good version of 'blog' stays in use" in text for text in texts)
+
+
+def test_a_slip_that_changes_nothing_in_use_is_told_once_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    slip = TEXT.replace("hostnames: [blog.test]", "hostname: [blog.test]")
+    _, plane, _ = tell(tmp_path, TEXT, slip, slip + "\n", why="change")
+    assert len(plane.applied) == 1
+    said = [record.getMessage() for record in caplog.records]
+    assert len([text for text in said if "isthmus.yaml:8" in text and "did you mean 'hostnames'" in text]) == 1
+    assert len([text for text in said if "last good version of 'blog' stays in use" in text]) == 1
 
 
 def test_at_start_there_is_no_last_good_version_and_the_rest_goes_on(tmp_path: Path) -> None:
