@@ -49,6 +49,16 @@ cdef enum Fault:
     # beside the message
     F_PROXY_HEADER         # PROXY protocol header missing or malformed                                     closed without an answer
     F_LOOP                 # this gateway is in Via too often                                               508
+    # before the first byte of HTTP: what a TLS client says first; an alert at most answers it
+    F_TLS_NOT              # no TLS record of version 3.x (SSLv2, plain text, anything)                     400
+    F_TLS_RECORD           # an empty record, or one of another type or version where a handshake goes on   400
+    F_TLS_RECORD_LONG      # a record of more than 2^14 bytes                                               400
+    F_TLS_MESSAGE          # another handshake message first, or one behind the ClientHello                 400
+    F_TLS_LONG             # a ClientHello, or the records around it, larger than allowed                   400
+    F_TLS_HELLO            # lengths inside it that contradict each other, trailing bytes, no TLS version   400
+    F_TLS_EXTENSION        # an extension twice, too many of them, supported_versions malformed             400
+    F_TLS_NAME             # server_name malformed, several host names, or no host name as DNS spells one   400
+    F_TLS_ALPN             # ALPN malformed, or more of it than 256 bytes                                   400
     FAULTS
 
 # Status for the peer: the column above.

@@ -42,6 +42,15 @@ cdef tuple TABLE = (
     (b"response", 502),
     (b"proxy_header", 400),
     (b"loop", 508),
+    (b"tls_not", 400),
+    (b"tls_record", 400),
+    (b"tls_record_long", 400),
+    (b"tls_message", 400),
+    (b"tls_long", 400),
+    (b"tls_hello", 400),
+    (b"tls_extension", 400),
+    (b"tls_name", 400),
+    (b"tls_alpn", 400),
 )
 
 if len(TABLE) != FAULTS:

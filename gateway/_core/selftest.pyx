@@ -10,6 +10,7 @@ from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from gateway._core.ascii cimport copy_value, gw_class, gw_hex, gw_lower
+from gateway._core.client_hello cimport ClientHello, alert_of, encode_alert, has_alpn, looks_like_http, parse_client_hello
 from gateway._core.faults cimport fault_name, fault_status
 from gateway._core.h1_body cimport BODY_DATA, BODY_END, BodyDecoder, h1_body_decode, h1_body_eof, h1_body_start
 from gateway._core.h1_encode cimport (
@@ -19,7 +20,7 @@ from gateway._core.headers cimport FIELD_DROP, FIELD_HOP, Field, HeaderBlock
 from gateway._core.proxy_protocol cimport ProxyHeader, parse_proxy_header
 from gateway._core.target cimport normalise_path, parse_authority, parse_ipv4, parse_ipv6, parse_port
 from gateway._core.tokens cimport is_hop_by_hop, is_unnominable, token_of
-from gateway._core.types cimport Ref, Span, uint8_t, uint32_t, uint64_t
+from gateway._core.types cimport Ref, Span, uint8_t, uint16_t, uint32_t, uint64_t
 from gateway._core.validate cimport filter_trailers, is_field_name, is_field_value, parse_length
 
 cdef extern from *:
@@ -442,6 +443,33 @@ def read_proxy_header(bytes data):
         "destination": (<const char *> header.destination)[:width] if header.family else b"",
         "source_port": header.source_port, "destination_port": header.destination_port,
     }
+
+
+def read_client_hello(bytes data):
+    cdef const uint8_t *p = copy_exact(data, 0, len(data))
+    cdef ClientHello hello
+    cdef int answer = parse_client_hello(p, len(data), &hello)
+    free_exact(p, len(data))
+    if answer <= 0:
+        return {"fault": fault_or_none(answer), "used": 0, "wants": hello.wants, "alert": alert_of(answer) if answer else 0}
+    return {
+        "fault": None, "used": hello.used, "wants": 0, "alert": 0, "legacy_version": hello.legacy_version,
+        "tls13": bool(hello.has_tls13), "name": (<const char *> hello.name)[:hello.name_n] if hello.has_name else None,
+        "alpn": (<const char *> hello.alpn)[:hello.alpn_n],
+        "h2": bool(has_alpn(&hello, <const uint8_t *> b"h2", 2)),
+    }
+
+
+def is_http_instead(bytes data):
+    cdef const uint8_t *p = copy_exact(data, 0, len(data))
+    cdef bint answer = looks_like_http(p, len(data))
+    free_exact(p, len(data))
+    return bool(answer)
+
+
+def alert_record(int level, int description, uint16_t version):
+    cdef uint8_t out[7]
+    return (<const char *> out)[:encode_alert(out, level, description, version)]
 
 
 def token(bytes name):

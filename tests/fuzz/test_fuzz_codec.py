@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gateway._core import selftest
+from tests.lib.hellos import alpn_list, build, build_message, message_of, real_hello, records, server_name, versions
 
 SEED = int(os.environ.get("GW_FUZZ_SEED", "20251125"))
 SECONDS = float(os.environ.get("GW_FUZZ_SECONDS", "1.5"))
@@ -43,6 +44,13 @@ PROXIES = [
     b"PROXY UNKNOWN x\r\n",
     b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x01\x02\x03\x04\x05\x06\x07\x08\x00\x50\x01\xbb",
     b"\r\n\r\n\x00\r\nQUIT\n\x21\x21\x00\x24" + bytes(range(36)),
+]
+HELLOS = [
+    real_hello("name.example", alpn=["h2", "http/1.1"]),
+    records(message_of(real_hello("name.example")), [1, 2, 3, 4, 100]),
+    build(versions(0x0304, 0x0303), server_name(b"A.example"), alpn_list(b"h2", b"h3"), (0x0A0A, b"")),
+    records(build_message([server_name(b"A.example")], session=b"s" * 32), [7] * 20),
+    records(build_message(None)),
 ]
 PIECES = [
     b"\r",
@@ -187,6 +195,22 @@ def check_proxy(rng: random.Random, data: bytes) -> None:
         assert selftest.read_proxy_header(data[: answer["used"] - 1]) == {"fault": None, "used": 0}
 
 
+def check_hello(rng: random.Random, data: bytes) -> None:
+    whole = selftest.read_client_hello(data)
+    for n in [rng.randrange(len(data) + 1) for _ in range(6)]:
+        short = selftest.read_client_hello(data[:n])
+        if short["used"] or short["fault"]:
+            assert short == whole
+        else:
+            assert n < short["wants"] <= 32768
+    if whole["used"]:
+        assert selftest.read_client_hello(data[: whole["used"]]) == whole
+        assert selftest.read_client_hello(data[: whole["used"] - 1])["used"] == 0
+        name = whole["name"]
+        assert name is None or selftest.split_authority(name) == (name, 0)
+    selftest.is_http_instead(data)
+
+
 TARGETS: dict[str, tuple[Callable[[random.Random, bytes], None], list[bytes]]] = {
     "request": (check_request, REQUESTS),
     "response": (check_response, RESPONSES),
@@ -194,6 +218,7 @@ TARGETS: dict[str, tuple[Callable[[random.Random, bytes], None], list[bytes]]] =
     "path": (check_path, PATHS),
     "authority": (check_authority, AUTHORITIES),
     "proxy": (check_proxy, PROXIES),
+    "hello": (check_hello, HELLOS),
 }
 
 
