@@ -10,10 +10,11 @@ export GW_JOBS ?= $(shell nproc)
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# pip installs what the project needs and the command; the extensions are `build`'s alone, and so are compiled once.
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check "setuptools>=77" wheel "cython>=3.1,<4"
-	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .
+	GW_ONLY=none $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .
 	@touch $@
 
 .PHONY: build
@@ -25,7 +26,7 @@ run: build ## start the gateway on config/demo.yaml with two demo origins
 	@$(BIN)/isthmus demo
 
 $(VENV)/.tested: $(STAMP)
-	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[test]"
+	GW_ONLY=none $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[test]"
 	@touch $@
 
 .PHONY: test

@@ -1,6 +1,7 @@
 """The two load generators: wrk, and loadgen.c beside this file. Both answer with one `Load`."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -77,7 +78,10 @@ def build_loadgen() -> str:
         if not compiler:
             raise RuntimeError("no C compiler for perf/loadgen.c: apt-get install gcc")
         program.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(program), str(source)], check=True)
+        # In one step: another process may be about to run the old one, or be compiling as well.
+        fresh = program.with_name(f"{program.name}.{os.getpid()}")
+        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(fresh), str(source)], check=True)
+        fresh.replace(program)
     return str(program)
 
 
