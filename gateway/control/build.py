@@ -18,17 +18,23 @@ from gateway.model.config import Config
 from gateway.model.listener import Limits, bind_address
 from gateway.model.listener import Listener as ListenerSpec
 from gateway.model.names import intersect_hostnames, normal_hostname, normal_path, normal_prefix
-from gateway.model.route import HeaderModifier as HeaderModifierSpec
 from gateway.model.route import (
+    ROUTE_PROTOCOLS,
+    BackendRef,
+    GRPCRoute,
     HTTPBackendRef,
     HTTPRoute,
     HTTPRouteFilter,
     HTTPRouteMatch,
     HTTPRouteRule,
     PathModifier,
+    TCPRoute,
+    TLSRoute,
     asks_for,
+    hostnames_of,
 )
-from gateway.model.served import cluster_gap, filter_gap, listener_gap, route_gap
+from gateway.model.route import HeaderModifier as HeaderModifierSpec
+from gateway.model.served import cluster_gap, filter_gap, route_gap
 
 LONGEST_MS = 0x7FFFFFFF
 """Durations are cut to this (24.8 days), so that every one fits a u32 and sums of two do too."""
@@ -54,7 +60,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One listener of protocol HTTP."""
+    """One listener. What it shows in a TLS handshake travels beside the Model."""
 
     name: str
     hostname: str
@@ -62,7 +68,7 @@ class Listener:
     port: int
     """Index into Model.ports."""
     port_number: int
-    protocol: Literal["HTTP"]
+    protocol: Literal["HTTP", "HTTPS", "TLS", "TCP"]
     trusted_hops: int
     limits: Limits
     """Complete: the listener's own over the root's over the defaults. Times are milliseconds and at most LONGEST_MS."""
@@ -90,7 +96,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One cluster that speaks HTTP/1.1 in clear text."""
+    """One cluster that speaks HTTP/1.1, or takes connections as they come."""
 
     name: str
     policy: Literal["RoundRobin", "LeastRequest", "Random", "ConsistentHash"]
@@ -107,6 +113,8 @@ class Cluster:
     """0: never eject."""
     outlier_ejection: int
     outlier_percent: int
+    is_tls: bool
+    """Whether its endpoints are spoken to in TLS; how, travels beside the Model."""
     endpoints: tuple[Endpoint, ...]
     """In the order of their text; each (host, port) once."""
 
@@ -223,10 +231,13 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One HTTPRoute. Ties between routes go to the one that stands first in Model.routes."""
+    """One route. Ties between routes go to the one that stands first in Model.routes.
+
+    A TLSRoute or TCPRoute has one rule without filters, whose one match takes every path: there is none.
+    """
 
     name: str
-    kind: Literal["HTTPRoute"]
+    kind: Literal["HTTPRoute", "TLSRoute", "TCPRoute"]
     attachments: tuple[Attachment, ...]
     """Sorted by listener; empty when no listener takes any of its hosts, and then nothing reaches it."""
     rules: tuple[Rule, ...]
@@ -248,7 +259,7 @@ class Model:
 
 def build(config: Config) -> Model:
     """The Model of a validated configuration. The order of the items in its lists makes no difference, nor do its defaults."""
-    specs = sorted((spec for spec in config.listeners or (DEFAULT_LISTENER,) if not listener_gap(spec)), key=lambda spec: spec.name)
+    specs = sorted(config.listeners or (DEFAULT_LISTENER,), key=lambda spec: spec.name)
     ports = _build_ports(specs)
     port_numbers = {port.address: number for number, port in enumerate(ports)}
     listeners = tuple(_build_listener(spec, port_numbers, config.limits) for spec in specs)
@@ -257,7 +268,7 @@ def build(config: Config) -> Model:
     routes = tuple(
         _build_route(spec, listeners, cluster_numbers)
         for spec in sorted(config.routes, key=lambda spec: spec.name)
-        if isinstance(spec, HTTPRoute) and not route_gap(spec)
+        if not isinstance(spec, GRPCRoute) and not route_gap(spec)
     )
     return Model(ports=ports, listeners=listeners, routes=routes, clusters=clusters)
 
@@ -284,7 +295,7 @@ def _build_listener(spec: ListenerSpec, ports: dict[str, int], base: Limits) -> 
         hostname=normal_hostname(spec.hostname),
         port=ports[address],
         port_number=number,
-        protocol="HTTP",
+        protocol=spec.protocol,
         trusted_hops=spec.trusted_hops,
         limits=msgspec.structs.replace(limits, **cut),
     )
@@ -310,6 +321,7 @@ def _build_cluster(spec: ClusterSpec) -> Cluster:
         outlier_errors=spec.outlier_detection.consecutive_errors,
         outlier_ejection=_milliseconds(spec.outlier_detection.base_ejection_time),
         outlier_percent=spec.outlier_detection.max_ejection_percent,
+        is_tls=spec.tls is not None,
         endpoints=tuple(sorted(endpoints.values(), key=lambda endpoint: endpoint.text)),
     )
 
@@ -329,20 +341,24 @@ def hash_key(spec: ClusterSpec) -> tuple[Literal["none", "header", "cookie", "qu
     return "none", ""
 
 
-def _build_route(spec: HTTPRoute, listeners: tuple[Listener, ...], clusters: dict[str, int]) -> Route:
-    return Route(
-        name=spec.name,
-        kind="HTTPRoute",
-        attachments=_attach(spec, listeners),
-        rules=tuple(_build_rule(rule, number, clusters) for number, rule in enumerate(spec.rules)),
-    )
+Served = HTTPRoute | TLSRoute | TCPRoute
 
 
-def _attach(spec: HTTPRoute, listeners: tuple[Listener, ...]) -> tuple[Attachment, ...]:
-    wanted = [normal_hostname(name) for name in spec.hostnames] or [""]
+def _build_route(spec: Served, listeners: tuple[Listener, ...], clusters: dict[str, int]) -> Route:
+    attachments = _attach(spec, listeners)
+    if isinstance(spec, HTTPRoute):
+        rules = tuple(_build_rule(rule, number, clusters) for number, rule in enumerate(spec.rules))
+        return Route(name=spec.name, kind="HTTPRoute", attachments=attachments, rules=rules)
+    rules = tuple(_build_tunnel(rule.name, rule.backend_refs, clusters) for rule in spec.rules)
+    return Route(spec.name, "TLSRoute" if isinstance(spec, TLSRoute) else "TCPRoute", attachments, rules)
+
+
+def _attach(spec: Served, listeners: tuple[Listener, ...]) -> tuple[Attachment, ...]:
+    wanted = [normal_hostname(name) for name in hostnames_of(spec)] or [""]
+    protocols = ROUTE_PROTOCOLS[type(spec).__name__]
     attachments = []
     for number, listener in enumerate(listeners):
-        if not asks_for(spec, listener.name, listener.port_number):
+        if listener.protocol not in protocols or not asks_for(spec, listener.name, listener.port_number):
             continue
         shared = {both for name in wanted if (both := intersect_hostnames(listener.hostname, name)) is not None}
         if shared:
@@ -374,6 +390,23 @@ def _build_rule(spec: HTTPRouteRule, number: int, clusters: dict[str, int]) -> R
     )
 
 
+def _build_tunnel(name: str | None, refs: tuple[BackendRef, ...], clusters: dict[str, int]) -> Rule:
+    """The rule of a TLSRoute or TCPRoute: whole connections, by weight."""
+    backends = tuple(Backend(clusters.get(ref.name) if is_plain(ref) else None, ref.weight, ()) for ref in refs if ref.weight)
+    return Rule(
+        number=0,
+        name=name or "",
+        matches=(Match(path_type="PathPrefix", path="", method="", headers=(), query=()),),
+        filters=(),
+        backends=backends or (Backend(cluster=None, weight=1, filters=()),),
+        request_timeout=0,
+        backend_timeout=0,
+        attempts=0,
+        codes=(),
+        backoff=0,
+    )
+
+
 def _build_backend(ref: HTTPBackendRef, clusters: dict[str, int]) -> Backend:
     if any(filter_gap(each.type, at_backend=True) for each in ref.filters):
         return Backend(cluster=None, weight=ref.weight, filters=())
@@ -382,7 +415,7 @@ def _build_backend(ref: HTTPBackendRef, clusters: dict[str, int]) -> Backend:
     return Backend(cluster=clusters.get(ref.name) if is_plain(ref) else None, weight=ref.weight, filters=filters)
 
 
-def is_plain(ref: HTTPBackendRef) -> bool:
+def is_plain(ref: HTTPBackendRef | BackendRef) -> bool:
     """Whether the reference names a cluster of the files, and nothing of Kubernetes."""
     return ref.group == "" and ref.kind == "Service" and ref.namespace is None and ref.port is None
 

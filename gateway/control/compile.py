@@ -209,7 +209,7 @@ class _Packer:
             id_ & NONE, id_ >> 32, *self.text(cluster.name), POLICIES[cluster.policy], KEY_KINDS[cluster.key_kind],
             *self.text(cluster.key_name), CLUSTER_PROTOCOLS[cluster.protocol], _cut(cluster.connect_timeout),
             _cut(cluster.idle_timeout), _cut(cluster.max_connections), _cut(cluster.max_pending), _cut(cluster.outlier_errors),
-            _cut(cluster.outlier_ejection), min(cluster.outlier_percent, 100), NONE,
+            _cut(cluster.outlier_ejection), min(cluster.outlier_percent, 100), 1 if cluster.is_tls else NONE,
         ))  # fmt: skip
 
     def pack_filters(self, filters: Sequence[Filter]) -> tuple[int, int]:

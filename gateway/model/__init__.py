@@ -5,7 +5,7 @@ from gateway.model.config import AccessLog, Admin, Config, Drain, Kubernetes, re
 from gateway.model.listener import Limits, Listener
 from gateway.model.policy import RateLimit, Redis
 from gateway.model.problem import Problem
-from gateway.model.route import GRPCRoute, HTTPRoute, TLSRoute
+from gateway.model.route import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
 from gateway.model.scalars import Duration, Size
 from gateway.model.schema import schema
 
@@ -28,6 +28,7 @@ __all__ = [
     "RateLimit",
     "Redis",
     "Size",
+    "TCPRoute",
     "TLSRoute",
     "redact",
     "schema",

@@ -19,6 +19,7 @@ from gateway.model.names import (
 )
 from gateway.model.problem import Finding, Path, nearest, warning
 from gateway.model.route import (
+    ROUTE_PROTOCOLS,
     BackendObjectRef,
     BackendRef,
     GRPCBackendRef,
@@ -33,9 +34,12 @@ from gateway.model.route import (
     HTTPRouteRule,
     PathModifier,
     Route,
+    TCPRoute,
+    TCPRouteRule,
     TLSRoute,
     TLSRouteRule,
     asks_for,
+    hostnames_of,
 )
 from gateway.model.served import filter_gap, route_gap
 
@@ -50,7 +54,6 @@ _FILTER_KEYS = {
     "ExtensionRef": "extension_ref",
 }
 _REPEATED_FILTERS = frozenset({"RequestMirror", "ExtensionRef"})
-_PROTOCOLS = {"HTTPRoute": ("HTTP", "HTTPS"), "GRPCRoute": ("HTTP", "HTTPS"), "TLSRoute": ("TLS",)}
 _MOST_WEIGHT = 0x7FFFFFFF
 
 AnyBackend = HTTPBackendRef | GRPCBackendRef | BackendRef | BackendObjectRef
@@ -59,22 +62,25 @@ AnyFilter = HTTPRouteFilter | GRPCRouteFilter
 
 def check_route(route: Route, config: Config, path: Path, broken_clusters: Set[str] = frozenset()) -> Iterator[Finding]:
     """Everything about one route; `config` holds the clusters and rate limits that are good themselves."""
-    for number, name in enumerate(route.hostnames):
+    for number, name in enumerate(hostnames_of(route)):
         if flaw := hostname_flaw(name):
             yield Finding((*path, "hostnames", number), flaw)
     if isinstance(route, TLSRoute) and not route.hostnames:
         yield Finding(path, "a TLSRoute needs hostnames")
+    if isinstance(route, TLSRoute | TCPRoute) and len(route.rules) != 1:
+        yield Finding((*path, "rules"), f"a {type(route).__name__} has one rule, and here are {len(route.rules)}")
     yield from _check_attachment(route, config, path)
     clusters = {cluster.name for cluster in config.clusters}
     limits = {limit.name for limit in config.rate_limits}
-    rules: Sequence[HTTPRouteRule | GRPCRouteRule | TLSRouteRule] = route.rules
+    rules: Sequence[HTTPRouteRule | GRPCRouteRule | TLSRouteRule | TCPRouteRule] = route.rules
     for number, rule in enumerate(rules):
         at: Path = (*path, "rules", number)
         if isinstance(rule, HTTPRouteRule):
             yield from _check_http_rule(rule, at)
         elif isinstance(rule, GRPCRouteRule):
             yield from _check_grpc_rule(rule, at)
-        yield from _check_backends(rule.backend_refs, clusters, broken_clusters, at)
+        fate = "connections are closed" if isinstance(rule, TLSRouteRule | TCPRouteRule) else "share is answered 500"
+        yield from _check_backends(rule.backend_refs, clusters, broken_clusters, at, fate)
         if isinstance(rule, HTTPRouteRule | GRPCRouteRule):
             yield from _check_rate_limits(rule.rate_limits, limits, at)
     if gap := route_gap(route):
@@ -83,7 +89,7 @@ def check_route(route: Route, config: Config, path: Path, broken_clusters: Set[s
 
 def _check_attachment(route: Route, config: Config, path: Path) -> Iterator[Finding]:
     kind = type(route).__name__
-    protocols = _PROTOCOLS[kind]
+    protocols = ROUTE_PROTOCOLS[kind]
     listeners = {listener.name: listener for listener in config.listeners}
     for number, name in enumerate(route.listeners):
         listener = listeners.get(name)
@@ -101,7 +107,7 @@ def _check_attachment(route: Route, config: Config, path: Path) -> Iterator[Find
     candidates = [listener for listener in config.listeners if listener.protocol in protocols and _is_wanted(route, listener)]
     if candidates and not any(_shares_host(route, listener) for listener in candidates):
         yield warning((*path, "hostnames"), "none of its listeners takes any of these hosts, so nothing reaches it")
-    elif not candidates and (config.listeners or isinstance(route, TLSRoute)):
+    elif not candidates and (config.listeners or isinstance(route, TLSRoute | TCPRoute)):
         yield warning(path, f"attaches to no listener: there is none of protocol {' or '.join(protocols)} that it names")
 
 
@@ -114,7 +120,7 @@ def _is_wanted(route: Route, listener: Listener) -> bool:
 
 def _shares_host(route: Route, listener: Listener) -> bool:
     hostname = normal_hostname(listener.hostname)
-    return any(intersect_hostnames(hostname, normal_hostname(name)) is not None for name in route.hostnames or ("",))
+    return any(intersect_hostnames(hostname, normal_hostname(name)) is not None for name in hostnames_of(route) or ("",))
 
 
 def _check_http_rule(rule: HTTPRouteRule, path: Path) -> Iterator[Finding]:
@@ -255,11 +261,11 @@ def _check_path_modifier(change: PathModifier, path: Path) -> Iterator[Finding]:
         yield Finding((*path, other), f"does not belong to type {change.type}", at_key=True)
 
 
-def _check_backends(refs: Sequence[AnyBackend], clusters: Set[str], broken: Set[str], path: Path) -> Iterator[Finding]:
+def _check_backends(refs: Sequence[AnyBackend], clusters: Set[str], broken: Set[str], path: Path, fate: str) -> Iterator[Finding]:
     weight = 0
     for number, ref in enumerate(refs):
         at: Path = (*path, "backendRefs", number)
-        yield from _check_backend(ref, clusters, broken, at)
+        yield from _check_backend(ref, clusters, broken, at, fate)
         if isinstance(ref, HTTPBackendRef | GRPCBackendRef):
             yield from _check_filters(ref.filters, at, at_backend=True)
         weight += 1 if isinstance(ref, BackendObjectRef) else ref.weight
@@ -267,7 +273,7 @@ def _check_backends(refs: Sequence[AnyBackend], clusters: Set[str], broken: Set[
         yield Finding((*path, "backendRefs"), "the weights are too large together")
 
 
-def _check_backend(ref: AnyBackend, clusters: Set[str], broken: Set[str], path: Path) -> Iterator[Finding]:
+def _check_backend(ref: AnyBackend, clusters: Set[str], broken: Set[str], path: Path, fate: str) -> Iterator[Finding]:
     for key, is_foreign in (
         ("group", ref.group != ""),
         ("kind", ref.kind != "Service"),
@@ -275,13 +281,13 @@ def _check_backend(ref: AnyBackend, clusters: Set[str], broken: Set[str], path: 
         ("port", ref.port is not None),
     ):
         if is_foreign:
-            message = "is for objects of the API server; a backend of a file is a cluster by name. Its share is answered 500"
+            message = f"is for objects of the API server; a backend of a file is a cluster by name. Its {fate}"
             yield Finding((*path, key), message, drops=False, at_key=True)
             return
     if ref.name in broken and ref.name not in clusters:
-        yield Finding((*path, "name"), f"cluster '{ref.name}' was left out; its share is answered 500", drops=False)
+        yield Finding((*path, "name"), f"cluster '{ref.name}' was left out; its {fate}", drops=False)
     elif ref.name not in clusters:
-        yield Finding((*path, "name"), f"{_absent('cluster', ref.name, clusters)}; its share is answered 500", drops=False)
+        yield Finding((*path, "name"), f"{_absent('cluster', ref.name, clusters)}; its {fate}", drops=False)
 
 
 def _check_rate_limits(names: tuple[str, ...], known: set[str], path: Path) -> Iterator[Finding]:

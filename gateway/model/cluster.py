@@ -52,6 +52,36 @@ class Cluster(Part, frozen=True):
     tls: ClusterTLS | None = None
 
 
+def verified_name(cluster: Cluster) -> tuple[str, str]:
+    """(name, address) that a certificate of the cluster's endpoints must carry; both are empty when subjectAltNames alone decide.
+
+    Only a name is told to the endpoint as SNI. ValueError says why there is nothing to verify: TLS without that is none.
+    """
+    tls = cluster.tls or ClusterTLS()
+    if tls.server_name:
+        address = parse_ip(tls.server_name)
+        return ("", address) if address else (tls.server_name.removesuffix(".").lower(), "")
+    hosts = set()
+    for entry in cluster.endpoints:
+        host, _, kind = parse_endpoint(entry.address if isinstance(entry, EndpointSpec) else entry)
+        hosts.add((host, kind))
+    if len(hosts) == 1:
+        host, kind = hosts.pop()
+        if kind != "unix":
+            return (host, "") if kind == "name" else ("", host)
+    if tls.subject_alt_names:
+        return "", ""
+    raise ValueError("needs 'serverName': the endpoints have no one name that their certificates could be verified against")
+
+
+def parse_ip(text: str) -> str:
+    """The canonical form of an IP address, brackets forgiven; "" when it is none."""
+    try:
+        return ipaddress.ip_address(text.removeprefix("[").removesuffix("]")).compressed
+    except ValueError:
+        return ""
+
+
 def parse_host_port(text: str, *, to_bind: bool = False) -> tuple[str, int, bool]:
     """(host, port, is_name) of "ip:port", "[v6]:port" or "name:port"; ValueError says what is wrong.
 

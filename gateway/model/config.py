@@ -8,7 +8,7 @@ from msgspec import Meta
 from gateway.model.cluster import Cluster
 from gateway.model.listener import Limits, Listener
 from gateway.model.policy import RateLimit, Redis, redact_url
-from gateway.model.route import GRPCRoute, HTTPRoute, TLSRoute
+from gateway.model.route import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
 from gateway.model.scalars import Doc, Duration, Part, encode_hook
 
 
@@ -62,7 +62,7 @@ class Config(Part, frozen=True):
     limits: Limits = Limits()
     drain: Drain = Drain()
     listeners: tuple[Listener, ...] = ()
-    routes: tuple[HTTPRoute | GRPCRoute | TLSRoute, ...] = ()
+    routes: tuple[HTTPRoute | GRPCRoute | TLSRoute | TCPRoute, ...] = ()
     rate_limits: tuple[RateLimit, ...] = ()
     clusters: tuple[Cluster, ...] = ()
     kubernetes: Kubernetes = Kubernetes()

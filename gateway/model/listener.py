@@ -48,7 +48,7 @@ class Listener(Part, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65535), Doc("On every address, IPv6 and IPv4; 0: the kernel chooses")] | None = None
     address: Annotated[str, Doc("ip:port or [v6]:port, instead of port; [::] takes IPv4 too")] | None = None
     protocol: Annotated[
-        Literal["HTTP", "HTTPS", "TLS", "TCP"], Doc("HTTP (HTTP/1.1, and HTTP/2 by prior knowledge), HTTPS, TLS (by SNI), TCP")
+        Literal["HTTP", "HTTPS", "TLS", "TCP"], Doc("HTTP, HTTPS, TLS (routed by SNI, not decrypted), TCP")
     ] = "HTTP"
     hostname: Annotated[str, Doc("The hosts it answers for: exact or *.suffix; empty: any")] = ""
     proxy_protocol: Annotated[Literal["off", "accept"], Doc("accept: every connection must begin with PROXY v1 or v2")] = "off"

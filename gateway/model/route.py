@@ -1,7 +1,7 @@
-"""Routes: the specs of Gateway API's HTTPRoute, GRPCRoute and TLSRoute, word for word.
+"""Routes: the specs of Gateway API's HTTPRoute, GRPCRoute, TLSRoute and TCPRoute, word for word.
 
-The *Spec structs decode both the entries of a file and the `spec` of the API server's objects; HTTPRoute, GRPCRoute and TLSRoute
-add what only a file says: the name, the kind and the listeners by name.
+The *Spec structs decode both the entries of a file and the `spec` of the API server's objects; HTTPRoute, GRPCRoute, TLSRoute and
+TCPRoute add what only a file says: the name, the kind and the listeners by name.
 """
 
 from typing import Annotated, Literal
@@ -340,8 +340,23 @@ class TLSRouteSpec(Part, frozen=True):
     """Spec of a Gateway API TLSRoute: connections by SNI."""
 
     parent_refs: tuple[ParentRef, ...] = ()
-    hostnames: tuple[str, ...] = ()
-    rules: tuple[TLSRouteRule, ...] = ()
+    hostnames: Annotated[tuple[str, ...], Doc("Exact or *.suffix; at least one")] = ()
+    rules: Annotated[tuple[TLSRouteRule, ...], Doc("One rule")] = ()
+    use_default_gateways: Literal["All", "None"] | None = None
+
+
+class TCPRouteRule(Part, frozen=True):
+    """Where connections go."""
+
+    name: str | None = None
+    backend_refs: tuple[BackendRef, ...] = ()
+
+
+class TCPRouteSpec(Part, frozen=True):
+    """Spec of a Gateway API TCPRoute: every connection of a listener."""
+
+    parent_refs: tuple[ParentRef, ...] = ()
+    rules: Annotated[tuple[TCPRouteRule, ...], Doc("One rule")] = ()
     use_default_gateways: Literal["All", "None"] | None = None
 
 
@@ -366,12 +381,32 @@ class TLSRoute(TLSRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag="T
     listeners: Annotated[tuple[str, ...], Doc("Names of listeners; none: every TLS listener")] = ()
 
 
-Route = HTTPRoute | GRPCRoute | TLSRoute
-ROUTE_KINDS: dict[str, type[HTTPRoute] | type[GRPCRoute] | type[TLSRoute]] = {
+class TCPRoute(TCPRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag="TCPRoute"):
+    """A TCPRoute of a file."""
+
+    name: Annotated[str, Doc("Stands once in the configuration")]
+    listeners: Annotated[tuple[str, ...], Doc("Names of listeners; none: every TCP listener")] = ()
+
+
+Route = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute
+ROUTE_KINDS: dict[str, type[HTTPRoute] | type[GRPCRoute] | type[TLSRoute] | type[TCPRoute]] = {
     "HTTPRoute": HTTPRoute,
     "GRPCRoute": GRPCRoute,
     "TLSRoute": TLSRoute,
+    "TCPRoute": TCPRoute,
 }
+ROUTE_PROTOCOLS: dict[str, tuple[str, ...]] = {
+    "HTTPRoute": ("HTTP", "HTTPS"),
+    "GRPCRoute": ("HTTP", "HTTPS"),
+    "TLSRoute": ("TLS",),
+    "TCPRoute": ("TCP",),
+}
+"""Protocols of the listeners that take a kind of route."""
+
+
+def hostnames_of(route: Route) -> tuple[str, ...]:
+    """The route's hostnames as written; a TCPRoute has none."""
+    return () if isinstance(route, TCPRoute) else route.hostnames
 
 
 def asks_for(route: Route, listener: str, port: int) -> bool:

@@ -4,31 +4,21 @@ Every function answers None (served) or a sentence for a Problem of severity war
 """
 
 from gateway.model.cluster import Cluster
-from gateway.model.listener import Listener
-from gateway.model.route import HTTPRoute, Route
+from gateway.model.route import GRPCRoute, Route
 
 _RULE_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"})
 _BACKEND_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier"})
 
 
-def listener_gap(listener: Listener) -> str | None:
-    """A listener with a gap is not opened."""
-    if listener.protocol != "HTTP":
-        return f"not served by this version: a listener of protocol {listener.protocol}; it is not opened"
-    return None
-
-
 def route_gap(route: Route) -> str | None:
     """A route with a gap takes no request."""
-    if not isinstance(route, HTTPRoute):
-        return f"not served by this version: a {type(route).__name__}; it takes no request"
+    if isinstance(route, GRPCRoute):
+        return "not served by this version: a GRPCRoute; it takes no request"
     return None
 
 
 def cluster_gap(cluster: Cluster) -> str | None:
     """A cluster with a gap is not built; its share of the requests is answered 500."""
-    if cluster.tls is not None:
-        return "not served by this version: TLS to endpoints; requests for this cluster are answered 500"
     if cluster.protocol == "HTTP2":
         return "not served by this version: HTTP/2 to endpoints; requests for this cluster are answered 500"
     return None

@@ -12,13 +12,15 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from gateway.model.check_route import check_route
-from gateway.model.cluster import Cluster, EndpointSpec, parse_endpoint
+from gateway.model.cluster import Cluster, EndpointSpec, parse_endpoint, parse_ip, verified_name
 from gateway.model.config import Config
 from gateway.model.listener import Limits, LimitsOverride, Listener, bind_address, parse_bind
 from gateway.model.names import TOKEN, hostname_flaw, normal_hostname
 from gateway.model.policy import RateLimit
 from gateway.model.problem import Finding, Path, warning
-from gateway.model.served import cluster_gap, listener_gap
+from gateway.model.route import TCPRoute, asks_for
+from gateway.model.served import cluster_gap
+from gateway.model.tls import ClusterTLS
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[-._/:A-Za-z0-9]{0,251}[A-Za-z0-9])?")
 _SMALLEST_HEAD, _LARGEST_HEAD = 256, 1 << 20
@@ -62,6 +64,7 @@ def validate(config: Config, *, broken_clusters: frozenset[str] = frozenset()) -
     broken = broken_clusters | ({cluster.name for cluster in config.clusters} - {cluster.name for cluster in usable.clusters})
     findings += _check_each("routes", config.routes, lambda route, path: check_route(route, usable, path, broken))
     left = msgspec.structs.replace(usable, routes=_left("routes", config.routes, findings))
+    findings += _check_tcp_routes(config, left)
     return Validated(config=left, findings=tuple(findings))
 
 
@@ -156,8 +159,6 @@ def _check_listener(listener: Listener, path: Path) -> Iterator[Finding]:
     yield from _check_listener_tls(listener, path)
     if listener.limits is not None:
         yield from _check_limits(listener.limits, (*path, "limits"))
-    if gap := listener_gap(listener):
-        yield warning((*path, "protocol"), gap)
 
 
 def _check_listener_tls(listener: Listener, path: Path) -> Iterator[Finding]:
@@ -166,11 +167,21 @@ def _check_listener_tls(listener: Listener, path: Path) -> Iterator[Finding]:
         yield Finding(path, "an HTTPS listener needs tls with certificates")
     if tls is None:
         return
-    if listener.protocol in ("HTTP", "TCP"):
-        yield Finding((*path, "tls"), f"a listener of protocol {listener.protocol} has no tls; HTTPS or TLS is meant")
+    if listener.protocol == "TLS":
+        yield Finding((*path, "tls"), "a listener of protocol TLS passes connections on undecrypted; HTTPS is what ends TLS")
+    elif listener.protocol != "HTTPS":
+        yield Finding((*path, "tls"), f"a listener of protocol {listener.protocol} has no tls; HTTPS is meant")
+    for number, pair in enumerate(tls.certificates):
+        yield from _check_files((*path, "tls", "certificates", number), cert=pair.cert, key=pair.key)
     client = tls.client_certificate
     if client is not None and client.mode != "off" and not client.ca:
         yield Finding((*path, "tls", "clientCertificate"), f"mode {client.mode} needs 'ca'")
+
+
+def _check_files(path: Path, **files: str) -> Iterator[Finding]:
+    for key, name in files.items():
+        if not name:
+            yield Finding((*path, key), "is empty; a file is meant")
 
 
 def _check_cluster(cluster: Cluster, path: Path) -> Iterator[Finding]:
@@ -192,11 +203,43 @@ def _check_cluster(cluster: Cluster, path: Path) -> Iterator[Finding]:
             yield Finding((*path, key), "must be longer than 0s")
     yield from _check_balancing(cluster, (*path, "loadBalancing"))
     if cluster.tls is not None:
-        for number, name in enumerate(cluster.tls.subject_alt_names):
-            if flaw_text := hostname_flaw(name):
-                yield Finding((*path, "tls", "subjectAltNames", number), flaw_text)
+        yield from _check_cluster_tls(cluster, cluster.tls, (*path, "tls"))
     if gap := cluster_gap(cluster):
-        yield warning((*path, "tls" if cluster.tls is not None else "protocol"), gap)
+        yield warning((*path, "protocol"), gap)
+
+
+def _check_cluster_tls(cluster: Cluster, tls: ClusterTLS, path: Path) -> Iterator[Finding]:
+    if tls.server_name and not parse_ip(tls.server_name) and (flaw := hostname_flaw(tls.server_name, wildcard=False)):
+        yield Finding((*path, "serverName"), flaw)
+    for number, name in enumerate(tls.subject_alt_names):
+        if "://" not in name and not parse_ip(name) and (flaw := hostname_flaw(name)):
+            yield Finding((*path, "subjectAltNames", number), flaw)
+    if not tls.ca:
+        yield Finding((*path, "ca"), "is empty; 'system' or a file is meant")
+    if tls.client_certificate is not None:
+        pair = tls.client_certificate
+        yield from _check_files((*path, "clientCertificate"), cert=pair.cert, key=pair.key)
+    try:
+        verified_name(cluster)
+    except ValueError as flaw_found:
+        # A bad endpoint has been told already.
+        if "serverName" in str(flaw_found):
+            yield Finding(path, str(flaw_found))
+
+
+def _check_tcp_routes(config: Config, left: Config) -> Iterator[Finding]:
+    """A TCP connection says nothing to choose by, so one route alone has a listener's connections: the first by name."""
+    numbers = {route.name: number for number, route in enumerate(config.routes)}
+    routes = sorted((route for route in left.routes if isinstance(route, TCPRoute)), key=lambda route: route.name)
+    for listener in left.listeners:
+        try:
+            port = bind_address(listener)[1]
+        except ValueError:
+            continue
+        wanting = [route for route in routes if listener.protocol == "TCP" and asks_for(route, listener.name, port)]
+        for route in wanting[1:]:
+            message = f"the connections of listener '{listener.name}' go to the TCPRoute '{wanting[0].name}' already"
+            yield warning(("routes", numbers[route.name]), message)
 
 
 def _check_balancing(cluster: Cluster, path: Path) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.control.build import LONGEST_MS, Backend, HeaderModifier, Model, PathRewrite, Redirect, Rewrite, Rule, build
 from gateway.model.config import Config
+from gateway.model.route import hostnames_of
 from gateway.model.scalars import decode_hook
 from gateway.sources.files import load
 
@@ -66,13 +67,46 @@ def test_a_listener_s_limits_stand_over_the_root_s() -> None:
 
 def test_what_is_not_served_yet_is_left_out() -> None:
     model = built(
-        listeners=[{"name": "a", "port": 1}, {"name": "b", "port": 2, "protocol": "TLS"}],
-        clusters=[{"name": "h2", "protocol": "HTTP2"}, {"name": "tls", "tls": {}}, {"name": "auto", "protocol": "auto"}],
-        routes=[{"name": "g", "kind": "GRPCRoute"}, {"name": "t", "kind": "TLSRoute"}, {"name": "h"}],
+        listeners=[{"name": "a", "port": 1}],
+        clusters=[{"name": "h2", "protocol": "HTTP2"}, {"name": "auto", "protocol": "auto"}],
+        routes=[{"name": "g", "kind": "GRPCRoute"}, {"name": "h"}],
     )
-    assert [listener.name for listener in model.listeners] == ["a"]
     assert [(cluster.name, cluster.protocol) for cluster in model.clusters] == [("auto", "auto")]
     assert [route.name for route in model.routes] == ["h"]
+
+
+def test_a_route_goes_where_its_kind_belongs() -> None:
+    tunnel = [{"backendRefs": [{"name": "two", "weight": 3}, {"name": "none"}, {"name": "one", "weight": 0}]}]
+    model = built(
+        listeners=[
+            {"name": "clear", "port": 1},
+            {"name": "ends", "port": 2, "protocol": "HTTPS"},
+            {"name": "passes", "port": 2, "protocol": "TLS", "hostname": "*.example.com"},
+            {"name": "raw", "port": 3, "protocol": "TCP"},
+        ],
+        clusters=[{"name": "one", "endpoints": ["a:1"]}, {"name": "two", "endpoints": ["a:1"], "tls": {}}],
+        routes=[
+            {"name": "http"},
+            {"name": "sni", "kind": "TLSRoute", "hostnames": ["A.example.com", "b.test"], "rules": tunnel},
+            {"name": "tcp", "kind": "TCPRoute", "rules": tunnel},
+        ],
+    )
+    assert [(listener.name, listener.protocol) for listener in model.listeners] == [
+        ("clear", "HTTP"), ("ends", "HTTPS"), ("passes", "TLS"), ("raw", "TCP"),
+    ]  # fmt: skip
+    assert [(cluster.name, cluster.is_tls) for cluster in model.clusters] == [("one", False), ("two", True)]
+    attached = {
+        route.name: [(model.listeners[each.listener].name, each.hostnames) for each in route.attachments] for route in model.routes
+    }
+    assert attached == {
+        "http": [("clear", ("",)), ("ends", ("",))],
+        "sni": [("passes", ("a.example.com",))],
+        "tcp": [("raw", ("",))],
+    }
+    for route in model.routes[1:]:
+        (rule,) = route.rules
+        assert [(each.path_type, each.path, each.method) for each in rule.matches] == [("PathPrefix", "", "")]
+        assert [(each.cluster, each.weight) for each in rule.backends] == [(1, 3), (None, 1)]
 
 
 def test_hosts_are_cut_to_each_listener() -> None:
@@ -277,9 +311,9 @@ def shuffled(config: Config, seed: int) -> Config:
         random_.shuffle(items)
     routes = []
     for route in lists["routes"]:
-        hostnames = list(route.hostnames)
+        hostnames = list(hostnames_of(route))
         random_.shuffle(hostnames)
-        routes.append(msgspec.structs.replace(route, hostnames=tuple(hostnames)))
+        routes.append(msgspec.structs.replace(route, hostnames=tuple(hostnames)) if hostnames else route)
     lists["routes"] = routes
     clusters = []
     for cluster in lists["clusters"]:

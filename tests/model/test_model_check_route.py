@@ -195,7 +195,14 @@ def test_nothing_is_said_about_a_good_route(spec: dict[str, Any]) -> None:
         ),
         ({"kind": "GRPCRoute", **rule()}, "*warning : not served by this version: a GRPCRoute"),
         ({"kind": "TLSRoute", **rule()}, "error : a TLSRoute needs hostnames"),
-        ({"kind": "TLSRoute", "hostnames": ["a.b"], **rule()}, "*warning : not served by this version: a TLSRoute"),
+        ({"kind": "TLSRoute", "hostnames": ["a.b"]}, "error rules: a TLSRoute has one rule, and here are 0"),
+        ({"kind": "TCPRoute", "rules": [{}, {}]}, "error rules: a TCPRoute has one rule, and here are 2"),
+        ({"kind": "TCPRoute", "listeners": ["web"]}, "*error listeners[0]: listener 'web' has protocol HTTP; TCPRoute needs TCP"),
+        ({"kind": "TCPRoute", **rule()}, "*warning : attaches to no listener: there is none of protocol TCP that it names"),
+        (
+            {"kind": "TCPRoute", "rules": [{"backendRefs": [{"name": "nowhere"}]}]},
+            "*error rules[0].backendRefs[0].name: there is no cluster 'nowhere'; its connections are closed",
+        ),
     ],
 )
 def test_each_rule_names_the_key_that_breaks_it(spec: dict[str, Any], says: str) -> None:

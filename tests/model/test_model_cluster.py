@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.model.cluster import parse_endpoint, parse_host_port
+from gateway.model.cluster import Cluster, parse_endpoint, parse_host_port, verified_name
+from gateway.model.tls import ClusterTLS
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,29 @@ def test_a_bad_endpoint_is_told_what_is_wrong(text: str, says: str) -> None:
 def test_what_is_bound_may_be_every_address_and_any_port() -> None:
     assert parse_host_port(":0", to_bind=True) == ("::", 0, False)
     assert parse_host_port("*:80", to_bind=True) == ("::", 80, False)
+
+
+@pytest.mark.parametrize(
+    ("server_name", "names", "endpoints", "verified"),
+    [
+        ("API.example.", (), ("10.0.0.1:1", "b:1"), ("api.example", "")),
+        ("10.0.0.1", (), (), ("", "10.0.0.1")),
+        ("[2001:DB8::1]", (), (), ("", "2001:db8::1")),
+        ("", (), ("Api.example:1", "api.example:2"), ("api.example", "")),
+        ("", (), ("[::1]:1",), ("", "::1")),
+        ("", ("other",), ("api.example:1",), ("api.example", "")),
+        ("", ("other",), ("a:1", "b:1"), ("", "")),
+        ("", ("other",), ("unix:/a",), ("", "")),
+    ],
+)
+def test_there_is_a_name_to_verify(
+    server_name: str, names: tuple[str, ...], endpoints: tuple[str, ...], verified: tuple[str, str]
+) -> None:
+    tls = ClusterTLS(server_name=server_name, subject_alt_names=names)
+    assert verified_name(Cluster(name="c", endpoints=endpoints, tls=tls)) == verified
+
+
+@pytest.mark.parametrize("endpoints", [(), ("a:1", "b:1"), ("10.0.0.1:1", "10.0.0.2:1"), ("unix:/a",), ("a:1", "10.0.0.1:1")])
+def test_without_a_name_to_verify_there_is_no_tls(endpoints: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="needs 'serverName'"):
+        verified_name(Cluster(name="c", endpoints=endpoints, tls=ClusterTLS()))

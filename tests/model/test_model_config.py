@@ -66,7 +66,7 @@ def test_a_redacted_configuration_is_plain_values_as_people_write_them() -> None
     msgspec.json.encode(plain)
     assert plain["clusters"][0]["outlierDetection"] == {"consecutiveErrors": 5, "baseEjectionTime": "10s", "maxEjectionPercent": 50}
     assert plain["limits"]["maxHeaderBytes"] == "32KiB"
-    assert [route["kind"] for route in plain["routes"]] == ["HTTPRoute", "GRPCRoute", "TLSRoute"]
+    assert [route["kind"] for route in plain["routes"]] == ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"]
 
 
 def validate_schema(definitions: dict[str, Any], rule: dict[str, Any], value: Any, path: str) -> list[str]:

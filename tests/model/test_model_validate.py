@@ -58,10 +58,17 @@ def test_an_empty_configuration_is_a_good_one() -> None:
             "fatal error listeners[0].limits.maxRequestLine: 1 is out of range",
         ),
         (
-            {"listeners": [{"name": "a", "port": 1, "protocol": "TLS", "tls": {"clientCertificate": {}}}]},
+            {"listeners": [{"name": "a", "port": 1, "protocol": "HTTPS", "tls": {"clientCertificate": {}}}]},
             "fatal error listeners[0].tls.clientCertificate: mode require needs 'ca'",
         ),
-        ({"listeners": [{"name": "a", "port": 1, "protocol": "TLS"}]}, "warning listeners[0].protocol: not served by this version"),
+        (
+            {"listeners": [{"name": "a", "port": 1, "protocol": "TLS", "tls": {}}]},
+            "fatal error listeners[0].tls: a listener of protocol TLS passes connections on undecrypted; HTTPS is what ends TLS",
+        ),
+        (
+            {"listeners": [{"name": "a", "port": 1, "protocol": "HTTPS", "tls": {"certificates": [{"cert": "", "key": "k"}]}}]},
+            "fatal error listeners[0].tls.certificates[0].cert: is empty; a file is meant",
+        ),
         ({"clusters": [{"name": "a"}]}, "warning clusters[0]: has no endpoints"),
         ({"clusters": [{"name": "a", "endpoints": ["b"]}]}, "error clusters[0].endpoints[0]: 'b' has no port"),
         ({"clusters": [{"name": "a", "endpoints": [{"address": "b"}]}]}, "error clusters[0].endpoints[0].address: 'b' has no port"),
@@ -81,7 +88,16 @@ def test_an_empty_configuration_is_a_good_one() -> None:
             "warning clusters[0].loadBalancing.key: policy LeastRequest",
         ),
         ({"clusters": [{"name": "a", "tls": {"subjectAltNames": ["a b"]}}]}, "error clusters[0].tls.subjectAltNames[0]: 'a b'"),
-        ({"clusters": [{"name": "a", "tls": {}}]}, "warning clusters[0].tls: not served by this version"),
+        ({"clusters": [{"name": "a", "tls": {"subjectAltNames": ["spiffe://a b", "10.0.0.256"]}}]},
+            "error clusters[0].tls.subjectAltNames[1]: '10.0.0.256' is an IP address"),
+        ({"clusters": [{"name": "a", "tls": {"serverName": "*.b"}}]}, "error clusters[0].tls.serverName: '*.b' must not be"),
+        ({"clusters": [{"name": "a", "tls": {"serverName": "b", "ca": ""}}]}, "error clusters[0].tls.ca: is empty"),
+        (
+            {"clusters": [{"name": "a", "tls": {"serverName": "b", "clientCertificate": {"cert": "c", "key": ""}}}]},
+            "error clusters[0].tls.clientCertificate.key: is empty; a file is meant",
+        ),
+        ({"clusters": [{"name": "a", "tls": {}, "endpoints": ["b:1", "c:1"]}]}, "error clusters[0].tls: needs 'serverName'"),
+        ({"clusters": [{"name": "a", "tls": {}, "endpoints": ["unix:/b"]}]}, "error clusters[0].tls: needs 'serverName'"),
         ({"clusters": [{"name": "a", "protocol": "HTTP2"}]}, "warning clusters[0].protocol: not served by this version"),
         ({"rateLimits": [{"name": "a", "limit": {"requests": 1, "per": "0s"}}]}, "error rateLimits[0].limit.per: must be longer"),
         ({"rateLimits": [{"name": "a", "limit": {"requests": 1, "per": "1s"}, "key": []}]}, "error rateLimits[0].key: is empty"),
@@ -110,6 +126,36 @@ def test_listeners_that_share_a_port_differ_in_their_hostname_alone() -> None:
         "fatal error listeners[1].hostname: listener 'a' on [::]:1 has hostname 'a.b' too",
         "fatal error listeners[2].proxyProtocol: listener 'a' on [::]:1 has off",
         "fatal error listeners[3].protocol: listener 'a' on [::]:1 has protocol HTTP",
+    ]
+
+
+def test_what_ends_tls_and_what_passes_it_on_may_share_a_port() -> None:
+    tls = {"certificates": [{"cert": "c", "key": "k"}]}
+    ends = {"name": "a", "port": 1, "hostname": "a.b", "protocol": "HTTPS", "tls": tls}
+    assert said(checked(listeners=[ends, {"name": "b", "port": 1, "protocol": "TLS"}])) == []
+    assert said(checked(listeners=[ends, {"name": "b", "port": 1}])) == [
+        "fatal error listeners[1].protocol: listener 'a' on [::]:1 has protocol HTTPS"
+    ]
+
+
+def test_tls_to_endpoints_with_one_name_needs_no_other() -> None:
+    for endpoints in (["b:1", "b:2"], ["10.0.0.1:1"], ["[::1]:1", "[::1]:2"]):
+        assert said(checked(clusters=[{"name": "a", "tls": {}, "endpoints": endpoints}])) == []
+    more = {"subjectAltNames": ["spiffe://cluster/ns/x", "10.0.0.1", "*.b.c"]}
+    assert said(checked(clusters=[{"name": "a", "tls": more, "endpoints": ["b:1", "c:1"]}])) == []
+
+
+def test_one_tcp_route_has_a_listener_and_the_others_are_told() -> None:
+    tunnel = {"kind": "TCPRoute", "rules": [{"backendRefs": [{"name": "c"}]}]}
+    root = {
+        "listeners": [{"name": "x", "port": 1, "protocol": "TCP"}, {"name": "y", "port": 2, "protocol": "TCP"}],
+        "clusters": [{"name": "c", "endpoints": ["b:1"]}],
+    }
+    apart = [{"name": "b", "listeners": ["x"], **tunnel}, {"name": "a", "listeners": ["y"], **tunnel}]
+    assert said(checked(**root, routes=apart)) == []
+    both = [{"name": "b", **tunnel}, {"name": "a", "listeners": ["y"], **tunnel}]
+    assert said(checked(**root, routes=both)) == [
+        "warning routes[0]: the connections of listener 'y' go to the TCPRoute 'a' already"
     ]
 
 
