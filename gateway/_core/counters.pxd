@@ -45,6 +45,13 @@ cdef enum Scalar:          # one word each; names, help and kind stand in counte
     S_REVISION                   # gauge
     S_SNAPSHOT_REFUSED
     S_SERIES_OTHER               # requests counted in the overflow series
+    S_TLS_HANDSHAKES             # with clients, complete
+    S_TLS_RESUMED                # of them, those that resumed a session
+    S_TLS_FAILURES               # that came to nothing
+    S_TLS_NO_NAME                # of them, no listener has the name that the client asked for
+    S_TLS_PLAIN                  # of them, a request without TLS on a port that has it
+    S_TLS_CLIENT_HANDSHAKES      # with endpoints, complete
+    S_TLS_CLIENT_FAILURES
     SCALARS_N
 
 cdef enum:

@@ -67,6 +67,13 @@ SCALARS = (
     ("worker_revision", "worker", "Revision of the configuration that the worker uses."),
     ("snapshots_refused", "counter", "Configurations that a worker refused because they did not verify."),
     ("requests_in_other_series", "counter", "Requests counted in the series _other because the budget of series is spent."),
+    ("tls_handshakes", "counter", "TLS handshakes with clients that came to their end."),
+    ("tls_handshakes_resumed", "counter", "TLS handshakes with clients that resumed a session."),
+    ("tls_handshakes_failed", "counter", "TLS handshakes with clients that came to nothing."),
+    ("tls_unknown_names", "counter", "TLS handshakes refused because no listener has the name that the client asked for."),
+    ("tls_plain_requests", "counter", "Requests without TLS on ports that have it."),
+    ("upstream_tls_handshakes", "counter", "TLS handshakes with endpoints that came to their end."),
+    ("upstream_tls_handshakes_failed", "counter", "TLS handshakes with endpoints that came to nothing, or to the wrong name."),
 )
 DURATION_BOUNDS_US = tuple([duration_bounds[_i] for _i in range(DURATION_BUCKETS - 1)])
 SIZE_BOUNDS = tuple([size_bounds[_i] for _i in range(SIZE_BUCKETS - 1)])

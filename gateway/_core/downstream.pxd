@@ -1,10 +1,11 @@
-# downstream.pxd - level 9: one HTTP/1.1 connection from a client, from accept to close, exchange after exchange; and who accepts it.
+# downstream.pxd - level 9: one HTTP/1.1 connection from a client, from its first request to its close, exchange after exchange.
 #
-# Owns: the descriptor, unread input, unwritten output. Borrows: nothing. Holds: the exchange in progress (a reference).
+# Owns: the descriptor, its TLS, unread input, unwritten output. Borrows: nothing. Holds: the exchange in progress (a reference).
 # Called by: poller, exchange (through seam.Downstream). Calls: exchange.
 # Invariants: one exchange at a time, in the order of the requests; after a fault nothing further is parsed; a connection that waits
 #   for its next request holds neither buffer nor exchange.
 
+from gateway._core.acceptor cimport Acceptor, Address
 from gateway._core.buf cimport InBuf, OutQueue
 from gateway._core.exchange cimport Exchange
 from gateway._core.h1_body cimport BodyDecoder
@@ -14,10 +15,10 @@ from gateway._core.plane cimport Plane
 from gateway._core.seam cimport Downstream, Pollable
 from gateway._core.snapshot cimport LimitsRec
 from gateway._core.timers cimport Timer
+from gateway._core.tls cimport Tls
 from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum DownState:
-    DOWN_PROXY = 1         # a PROXY protocol header has to come first
     DOWN_IDLE = 2          # between requests
     DOWN_HEAD = 3          # a request head is arriving
     DOWN_BODY = 4          # request content is arriving (an exchange is on; or none: what is left is read and dropped)
@@ -27,24 +28,13 @@ cdef enum DownState:
     DOWN_LINGER = 8        # our side is shut: read and drop until the client has seen the response
     DOWN_CLOSED = 9
 
-cdef class Acceptor(Pollable):     # one listening socket
-    cdef Plane plane
-    cdef readonly uint64_t bind_id
-    cdef uint32_t port     # index in the snapshot in use; NONE when it has it no more
-    cdef uint32_t open     # connections accepted here and still open
-    cdef bint resting      # out of descriptors: accepts again after a pause
-    cdef Timer timer
-
-    @staticmethod
-    cdef Acceptor new(Plane plane, int fd, uint64_t bind_id)
-    cdef void rebind(self) noexcept        # after a swap
-    cdef const LimitsRec *limits(self) noexcept
-    cdef void stop(self) noexcept
-
 cdef class H1Downstream(Downstream):
     cdef Plane plane
     cdef Acceptor acceptor
     cdef Exchange exchange # None while idle, and while leftovers are dropped
+    cdef Tls *tls          # NULL: in the clear
+    cdef bytes certificate # what X-Forwarded-Client-Cert says of the client; None: it showed no certificate
+    cdef uint64_t promised # id of the listener whose certificate the client accepted; 0: in the clear
     cdef Timer timer
     cdef HeadParser parser
     cdef BodyDecoder decoder
@@ -60,9 +50,7 @@ cdef class H1Downstream(Downstream):
     cdef uint8_t state     # DownState
     cdef uint8_t framing   # of the response under way, as written here
     cdef uint8_t version   # of the request under way
-    cdef uint8_t peer_n
-    cdef uint8_t peer[48]  # address text, without port
-    cdef uint16_t peer_port
+    cdef Address address
     cdef bint readable
     cdef bint ended        # the client has finished sending, says the kernel
     cdef bint eof          # and we have read up to there
@@ -75,25 +63,27 @@ cdef class H1Downstream(Downstream):
     cdef bint is_head      # the request under way is HEAD: its response has no content
 
     @staticmethod
-    cdef H1Downstream new(Plane plane, Acceptor acceptor, int fd)
+    cdef H1Downstream new(Acceptor acceptor)
+    # Begins on a descriptor that was just accepted.
+    cdef void open(self, int fd) noexcept
+    # Begins where a doorway ends: takes its descriptor over; address, tls, certificate and promised are set. p[0:n] came in already.
+    cdef void take_over(self, Pollable door, const uint8_t *p, size_t n) noexcept
     cdef void read(self) noexcept
     cdef size_t feed(self, const uint8_t *p, size_t n) noexcept
     cdef void bind(self, Exchange ex) noexcept
     cdef size_t feed_head(self, const uint8_t *p, size_t n) noexcept
     cdef size_t feed_body(self, const uint8_t *p, size_t n) noexcept
-    cdef size_t feed_proxy(self, const uint8_t *p, size_t n) noexcept
     cdef void request_complete(self) noexcept
     cdef bint wants_input(self) noexcept
     cdef void watch_half_closed(self) noexcept
     cdef void refuse(self, int status, uint32_t flag, const char *detail) noexcept
-    cdef void learn_peer(self) noexcept
     cdef void on_eof(self) noexcept
     cdef void write(self, const uint8_t *p, size_t n) noexcept
     cdef void next_request(self) noexcept
     cdef void end_after_flush(self) noexcept
+    cdef void shut_down(self) noexcept
     cdef void lost(self, uint32_t flag) noexcept
     cdef void close(self) noexcept
-    cdef void drain(self) noexcept
     cdef void set_deadline(self, uint64_t deadline) noexcept
     cdef const LimitsRec *limits(self) noexcept
     cdef bint must_close(self, HeaderBlock head) noexcept

@@ -1,23 +1,20 @@
-"""Client connections that speak HTTP/1.1, and the sockets that accept them; see downstream.pxd."""
+"""Client connections that speak HTTP/1.1; see downstream.pxd."""
 
 from cpython.ref cimport PyObject
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
-from libc.string cimport memcmp, memcpy, memmove, memset, strlen
+from libc.string cimport memcpy
 
-from gateway._core.buf cimport in_append, in_clear, in_consume, out_append, out_clear, out_commit, out_reserve, out_send
+from gateway._core.acceptor cimport Acceptor, learn_address
+from gateway._core.buf cimport in_append, in_clear, in_consume, out_append, out_clear, out_commit, out_reserve
 from gateway._core.counters cimport (
     S_BYTES_IN,
     S_BYTES_OUT,
-    S_CONNECTIONS_ACCEPTED,
-    S_CONNECTIONS_ACTIVE,
-    S_CONNECTIONS_CLOSED,
     S_CONNECTIONS_REFUSED,
     S_DEADLINE_BODY,
     S_DEADLINE_HEAD,
     S_DEADLINE_IDLE,
 )
 from gateway._core.exchange cimport PHASE_HEAD, Exchange
-from gateway._core.faults cimport F_BODY_SHORT, F_PROXY_HEADER, fault_name, fault_status
+from gateway._core.faults cimport F_BODY_SHORT, fault_name, fault_status
 from gateway._core.h1_body cimport BODY_DATA, BODY_END, h1_body_decode, h1_body_start
 from gateway._core.h1_encode cimport (
     CONN_CLOSE,
@@ -32,41 +29,34 @@ from gateway._core.h1_encode cimport (
 from gateway._core.h1_parse cimport HeadLimits, h1_parse_request
 from gateway._core.headers cimport HEAD_EXPECT_CONTINUE, HEAD_KEEP_ALIVE, HeaderBlock
 from gateway._core.plane cimport DIRECT, HIGH_WATER, LOW_WATER, SCRATCH, Plane
-from gateway._core.proxy_protocol cimport ProxyHeader, parse_proxy_header
-from gateway._core.router cimport find_port
+from gateway._core.seam cimport Pollable
 from gateway._core.snapshot cimport NONE, LimitsRec, Snapshot
 from gateway._core.sys cimport (
-    AF_INET,
-    AF_INET6,
     EPOLLERR,
     EPOLLHUP,
     EPOLLIN,
     EPOLLOUT,
     EPOLLRDHUP,
-    IPPROTO_TCP,
     SHUT_WR,
     SO_LINGER,
-    SOCK_CLOEXEC,
-    SOCK_NONBLOCK,
     SOL_SOCKET,
-    TCP_NODELAY,
-    accept4,
     close,
-    getpeername,
-    inet_ntop,
-    ntohs,
-    recv,
     setsockopt,
     shutdown,
     so_linger,
-    sockaddr,
-    sockaddr_in,
-    sockaddr_in6,
-    sockaddr_storage,
-    socklen_t,
     ssize_t,
 )
 from gateway._core.timers cimport Timer
+from gateway._core.tls cimport (
+    IO_AGAIN,
+    tls_close,
+    tls_finish,
+    tls_rest,
+    tls_version,
+    transport_drained,
+    transport_recv,
+    transport_send,
+)
 from gateway._core.types cimport (
     FLAG_DC,
     FLAG_DPE,
@@ -81,122 +71,57 @@ from gateway._core.types cimport (
 
 cdef enum:
     READS = 4              # receives per turn
-    ACCEPTS = 64           # connections taken per turn
     DROPPED = 65536        # bytes of content that are read and dropped to keep a connection usable
     LINGER_MS = 2000       # how long a client may take to see a response after which we close
     STALL_MS = 30000       # a client that reads must take STALL_BYTES, or everything, in this time
     STALL_BYTES = 16384
     HALF_CLOSED_MS = 800   # silence towards a client that has finished sending, after which it counts as gone
     MIN_RATE = 240         # bytes per second of request content, after the body timeout
-    REST_MS = 100          # pause of accepting when descriptors are out
 
+cdef dict STATES = {
+    DOWN_IDLE: "idle", DOWN_HEAD: "head", DOWN_BODY: "body", DOWN_WAIT: "wait", DOWN_TUNNEL: "tunnel", DOWN_FLUSH: "flush",
+    DOWN_LINGER: "linger",
+}
 
-# ---- accepting ---------------------------------------------------------------------------------------------------------
-
-
-cdef class Acceptor(Pollable):
-    @staticmethod
-    cdef Acceptor new(Plane plane, int fd, uint64_t bind_id):
-        cdef Acceptor acceptor = Acceptor.__new__(Acceptor)
-        cdef int one = 1
-        acceptor.plane = plane
-        acceptor.fd = fd
-        acceptor.bind_id = bind_id
-        acceptor.timer.owner = <PyObject *> acceptor
-        acceptor.rebind()
-        # accepted sockets inherit it; a Unix socket refuses it, and needs none
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
-        if plane.poller.add(acceptor, True) < 0:
-            acceptor.fd = -1
-            raise OSError(f"descriptor {fd} cannot be watched")
-        return acceptor
-
-    cdef void rebind(self) noexcept:
-        self.port = NONE
-        if self.plane.binding is not None:
-            self.port = find_port(self.plane.binding.snapshot, <uint32_t> self.bind_id, <uint32_t> (self.bind_id >> 32))
-
-    cdef const LimitsRec *limits(self) noexcept:
-        """Of the port's first listener: before the host is known there is no other. Of any, when the snapshot has the port no more."""
-        cdef Snapshot snapshot = self.plane.binding.snapshot
-        if self.port == NONE:
-            return &snapshot.limits[0]
-        return &snapshot.limits[snapshot.listeners[snapshot.ports[self.port].listeners].limits]
-
-    cdef void stop(self) noexcept:
-        if self.fd >= 0:
-            self.plane.wheel.disarm(&self.timer)
-            if not self.resting:
-                self.plane.poller.remove(self, True)
-            # the descriptor belongs to the shell, which closes it
-            self.fd = -1
-
-    cdef void on_io(self, uint32_t events) noexcept:
-        cdef int fd
-        cdef int left = ACCEPTS
-        cdef uint32_t most = 0
-        if self.port != NONE:
-            most = self.limits().max_connections
-        while left:
-            left -= 1
-            fd = accept4(self.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
-            if fd < 0:
-                if errno == EINTR or errno == ECONNABORTED:
-                    continue
-                if errno != EAGAIN:
-                    # EMFILE, ENFILE, ENOBUFS, ENOMEM: the socket stays readable; without a rest the loop would spin on it
-                    self.plane.counters.bump(S_CONNECTIONS_REFUSED, 1)
-                    self.resting = True
-                    self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + REST_MS)
-                    self.plane.poller.remove(self, True)
-                return
-            if self.port == NONE or most and self.open >= most:
-                self.plane.counters.bump(S_CONNECTIONS_REFUSED, 1)
-                close(fd)
-                continue
-            H1Downstream.new(self.plane, self, fd)
-
-    cdef void on_timer(self, Timer *timer) noexcept:
-        if self.fd >= 0 and self.resting:
-            self.resting = False
-            if self.plane.poller.add(self, True) < 0:
-                self.resting = True
-                self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + REST_MS)
-
-
-# ---- one connection ----------------------------------------------------------------------------------------------------
 
 
 cdef class H1Downstream(Downstream):
     def __dealloc__(self):
         in_clear(&self.input)
         out_clear(&self.out)
+        if self.tls != NULL:
+            tls_close(self.tls)
 
     @staticmethod
-    cdef H1Downstream new(Plane plane, Acceptor acceptor, int fd):
+    cdef H1Downstream new(Acceptor acceptor):
         cdef H1Downstream down = H1Downstream.__new__(H1Downstream)
-        cdef Snapshot snapshot = plane.binding.snapshot
-        down.plane = plane
+        down.plane = acceptor.plane
         down.acceptor = acceptor
-        down.fd = fd
         down.timer.owner = <PyObject *> down
-        down.state = DOWN_PROXY if snapshot.ports[acceptor.port].proxy_protocol else DOWN_IDLE
-        down.opened_ms = plane.poller.now_ms
-        if plane.poller.add(down, False) < 0:
-            close(fd)
-            down.fd = -1
-            down.state = DOWN_CLOSED
-            plane.counters.bump(S_CONNECTIONS_REFUSED, 1)
-            return down
-        acceptor.open += 1
-        plane.downstreams += 1
-        plane.counters.bump(S_CONNECTIONS_ACCEPTED, 1)
-        plane.counters.bump(S_CONNECTIONS_ACTIVE, 1)
-        if down.state == DOWN_PROXY:
-            down.set_deadline(plane.poller.now_ms + down.limits().header_timeout)
-        else:
-            down.set_deadline(plane.poller.now_ms + down.limits().idle_timeout)
+        down.state = DOWN_IDLE
+        down.opened_ms = acceptor.plane.poller.now_ms
         return down
+
+    cdef void open(self, int fd) noexcept:
+        self.fd = fd
+        if self.plane.poller.add(self, False) < 0:
+            close(fd)
+            self.fd = -1
+            self.state = DOWN_CLOSED
+            self.plane.counters.bump(S_CONNECTIONS_REFUSED, 1)
+            return
+        self.acceptor.enter()
+        self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
+
+    cdef void take_over(self, Pollable door, const uint8_t *p, size_t n) noexcept:
+        self.plane.poller.replace(door, self)
+        self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
+        if n and in_append(&self.input, p, n) < 0:
+            self.close()
+            return
+        # what the kernel told the doorway it does not tell again
+        self.readable = True
+        self.plane.poller.push_ready(self)
 
     cdef const LimitsRec *limits(self) noexcept:
         """Of the listener that routing chose, while an exchange is on; of the port otherwise."""
@@ -222,7 +147,7 @@ cdef class H1Downstream(Downstream):
             self.readable = True
             if self.wants_input():
                 self.read()
-        if events & EPOLLOUT and self.state != DOWN_CLOSED and self.out.size:
+        if events & EPOLLOUT and self.state != DOWN_CLOSED and (self.out.size or self.tls != NULL and self.tls.waiting):
             self.write(NULL, 0)
 
     cdef void watch_half_closed(self) noexcept:
@@ -249,9 +174,6 @@ cdef class H1Downstream(Downstream):
                 self.set_deadline(self.deadline)
                 return
             self.plane.counters.bump(S_DEADLINE_IDLE, 1)
-            self.close()
-        elif self.state == DOWN_PROXY:
-            self.plane.counters.bump(S_DEADLINE_HEAD, 1)
             self.close()
         elif self.state == DOWN_HEAD:
             if now < self.head_ms + limits.header_timeout:
@@ -311,11 +233,11 @@ cdef class H1Downstream(Downstream):
                 return
         while left and self.readable:
             left -= 1
-            got = recv(self.fd, scratch, SCRATCH, 0)
+            got = transport_recv(self.fd, self.tls, scratch, SCRATCH)
             if got > 0:
                 self.plane.counters.bump(S_BYTES_IN, <uint64_t> got)
                 self.moved += <uint64_t> got
-                if got < SCRATCH and not self.ended:
+                if transport_drained(self.tls, got, SCRATCH) and not self.ended:
                     self.readable = False
                 held = self.input.end - self.input.start
                 if held:
@@ -340,18 +262,16 @@ cdef class H1Downstream(Downstream):
                 self.eof = True
                 self.on_eof()
                 return
-            elif errno == EAGAIN:
+            else:
                 self.readable = False
-                return
-            elif errno != EINTR:
-                self.readable = False
-                self.lost(FLAG_DC)
+                if got != IO_AGAIN:
+                    self.lost(FLAG_DC)
                 return
         if self.readable:
             self.plane.poller.push_ready(self)
 
     cdef void on_eof(self) noexcept:
-        if self.state == DOWN_IDLE or self.state == DOWN_PROXY:
+        if self.state == DOWN_IDLE:
             if self.out.size:
                 self.state = DOWN_FLUSH
             else:
@@ -390,42 +310,17 @@ cdef class H1Downstream(Downstream):
             elif self.state == DOWN_TUNNEL:
                 self.exchange.on_request_body(p + used, n - used)
                 return n
-            elif self.state == DOWN_PROXY:
-                took = self.feed_proxy(p + used, n - used)
-                if took == 0:
-                    break
-                used += took
             else:
                 return n
         return used
 
-    cdef size_t feed_proxy(self, const uint8_t *p, size_t n) noexcept:
-        cdef ProxyHeader header
-        cdef int took = parse_proxy_header(p, n, &header)
-        cdef const char *text
-        if took < 0:
-            self.plane.counters.fault(F_PROXY_HEADER)
-            self.close()
-            return n
-        if took == 0:
-            return 0
-        if header.family:
-            text = inet_ntop(AF_INET if header.family == 4 else AF_INET6, header.source, <char *> self.peer, 48)
-            if text != NULL:
-                self.peer_n = <uint8_t> strlen(text)
-                self.peer_port = header.source_port
-        self.state = DOWN_IDLE
-        self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
-        return <size_t> took
-
     cdef void bind(self, Exchange ex) noexcept:
         """Puts the exchange on the snapshot that is in use, and on the port as it is there."""
-        cdef Snapshot snapshot = self.plane.binding.snapshot
         ex.binding = self.plane.binding
         ex.port = self.acceptor.port
         ex.limits = self.acceptor.limits()
         if ex.port != NONE:
-            ex.port_number = snapshot.listeners[snapshot.ports[ex.port].listeners].port_number
+            ex.port_number = self.acceptor.port_number()
 
     cdef size_t feed_head(self, const uint8_t *p, size_t n) noexcept:
         cdef Exchange ex = self.exchange
@@ -440,10 +335,14 @@ cdef class H1Downstream(Downstream):
             self.head_ms = self.plane.poller.now_ms
             self.state = DOWN_HEAD
             self.bind(ex)
-            if self.peer_n == 0:
-                self.learn_peer()
-            memcpy(ex.peer, self.peer, self.peer_n)
-            ex.peer_n = self.peer_n
+            if self.address.n == 0:
+                learn_address(self.fd, &self.address)
+            memcpy(ex.peer, self.address.text, self.address.n)
+            ex.peer_n = self.address.n
+            if self.tls != NULL:
+                ex.secure = True
+                ex.promised = self.promised
+                ex.certificate = self.certificate
         elif ex.binding is not self.plane.binding:
             # a request begins when its head is complete: until then it follows the configuration
             self.bind(ex)
@@ -537,29 +436,6 @@ cdef class H1Downstream(Downstream):
         self.is_head = False
         self.version = 11
         self.exchange.refuse(status, flag, detail)
-
-    cdef void learn_peer(self) noexcept:
-        """The client's address as text; asked for once per connection, with its first request."""
-        cdef sockaddr_storage storage
-        cdef socklen_t n = sizeof(storage)
-        cdef const char *text = NULL
-        memset(&storage, 0, sizeof(storage))
-        if getpeername(self.fd, <sockaddr *> &storage, &n) == 0:
-            if storage.ss_family == AF_INET:
-                text = inet_ntop(AF_INET, &(<sockaddr_in *> &storage).sin_addr, <char *> self.peer, 48)
-                self.peer_port = ntohs((<sockaddr_in *> &storage).sin_port)
-            elif storage.ss_family == AF_INET6:
-                text = inet_ntop(AF_INET6, &(<sockaddr_in6 *> &storage).sin6_addr, <char *> self.peer, 48)
-                self.peer_port = ntohs((<sockaddr_in6 *> &storage).sin6_port)
-        if text == NULL:
-            memcpy(self.peer, <const char *> b"unknown", 7)
-            self.peer_n = 7
-            return
-        self.peer_n = <uint8_t> strlen(text)
-        # an IPv4 client on a dual-stack socket is an IPv4 client
-        if self.peer_n > 7 and memcmp(self.peer, <const char *> b"::ffff:", 7) == 0:
-            self.peer_n -= 7
-            memmove(self.peer, self.peer + 7, self.peer_n)
 
     # ---- what the exchange calls ---------------------------------------------------------------------------------------
 
@@ -691,6 +567,8 @@ cdef class H1Downstream(Downstream):
 
     cdef void next_request(self) noexcept:
         self.state = DOWN_IDLE
+        if self.tls != NULL:
+            tls_rest(self.tls)
         # Answers that a client does not fetch: no further request until it does, see write.
         self.paused = self.out.size > HIGH_WATER
         self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
@@ -705,6 +583,7 @@ cdef class H1Downstream(Downstream):
 
     cdef void abort(self) noexcept:
         # Without the last chunk, or short of the length: the client sees that it is not complete. What is queued may still help it.
+        # Nor is it told close_notify, which would say that everything was sent.
         cdef so_linger reset
         self.exchange = None
         if self.state == DOWN_CLOSED:
@@ -712,6 +591,8 @@ cdef class H1Downstream(Downstream):
         self.write(NULL, 0)
         if self.state == DOWN_CLOSED:
             return
+        if self.tls != NULL:
+            self.tls.is_shut = True
         if self.framing == FRAME_CLOSE:
             # where the end of the connection is the end of the content, only a reset says that it is not
             reset.l_onoff = 1
@@ -722,7 +603,7 @@ cdef class H1Downstream(Downstream):
     # ---- writing -------------------------------------------------------------------------------------------------------
 
     cdef void write(self, const uint8_t *p, size_t n) noexcept:
-        cdef Py_ssize_t sent = out_send(self.fd, &self.out, p, n)
+        cdef Py_ssize_t sent = transport_send(self.fd, self.tls, &self.out, p, n)
         if sent < 0:
             out_clear(&self.out)
             self.lost(FLAG_DC)
@@ -748,7 +629,13 @@ cdef class H1Downstream(Downstream):
             elif self.state == DOWN_IDLE:
                 self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
             elif self.shut and self.state == DOWN_TUNNEL:
-                shutdown(self.fd, SHUT_WR)
+                self.shut_down()
+
+    cdef void shut_down(self) noexcept:
+        """Our side has nothing more to say."""
+        if self.tls != NULL:
+            tls_finish(self.tls, self.fd)
+        shutdown(self.fd, SHUT_WR)
 
     # ---- the end -------------------------------------------------------------------------------------------------------
 
@@ -766,7 +653,7 @@ cdef class H1Downstream(Downstream):
             self.close()
             return
         # Closing with input unread would reset the connection under the response (RFC 9112 §9.6).
-        shutdown(self.fd, SHUT_WR)
+        self.shut_down()
         self.state = DOWN_LINGER
         self.paused = False
         self.set_deadline(self.plane.poller.now_ms + LINGER_MS)
@@ -791,15 +678,35 @@ cdef class H1Downstream(Downstream):
             return
         self.state = DOWN_CLOSED
         self.plane.wheel.disarm(&self.timer)
+        if self.tls != NULL and self.out.size == 0:
+            tls_finish(self.tls, self.fd)
         self.plane.poller.remove(self, False)
         close(self.fd)
         self.fd = -1
-        self.acceptor.open -= 1
-        self.plane.downstreams -= 1
-        self.plane.counters.bump(S_CONNECTIONS_ACTIVE, <uint64_t> -1)
-        self.plane.counters.bump(S_CONNECTIONS_CLOSED, 1)
+        self.acceptor.leave()
 
     cdef void drain(self) noexcept:
         """Closes at the next moment at which nobody loses anything by it."""
         if self.state == DOWN_IDLE and self.out.size == 0 and not self.readable and self.input.end == self.input.start:
             self.close()
+
+    cdef void cut(self) noexcept:
+        self.lost(0)
+
+    cdef dict describe(self):
+        cdef Exchange ex = self.exchange
+        cdef dict row
+        if self.address.n == 0:
+            learn_address(self.fd, &self.address)
+        row = {
+            "peer": f"{self.address.text[:self.address.n].decode('ascii', 'replace')}:{self.address.port}",
+            "state": STATES.get(self.state, "closed"),
+            "tls": tls_version(self.tls).decode() if self.tls != NULL else "",
+            "age_ms": self.plane.poller.now_ms - self.opened_ms,
+            "requests": self.requests,
+            "queued_bytes": self.out.size,
+            "held_bytes": self.input.end - self.input.start,
+        }
+        if ex is not None and ex.phase:
+            row.update(ex.describe())
+        return row

@@ -4,8 +4,10 @@ An Engine lives on one thread and one event loop. The shell adds `fileno()` to t
 `on_tick()` about every 20 ms.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from gateway._core.tls import ClientTLS, ServerTLS
 
 class Engine:
     def __init__(self, counters: Any, *, log_format: str = "off", log_sample: float = 1.0, node: str = "isthmus") -> None:
@@ -25,6 +27,13 @@ class Engine:
         """Accepts from a listening, non-blocking descriptor (kept, not owned) for the port with this 64-bit id."""
     def unlisten(self, bind_id: int) -> None:
         """Stops accepting on that port; its connections go on."""
+    def set_server_tls(self, listener: int, tls: ServerTLS | None) -> None:
+        """What the listener with this 64-bit id shows to its clients, from the next handshake on; None: it refuses all."""
+    def set_client_tls(self, cluster: int, tls: ClientTLS | None) -> None:
+        """How the endpoints of the cluster with this 64-bit id are reached and verified. When its identity is another than before,
+        idle connections close and leased ones are not used again."""
+    def set_certificate_reader(self, read: Callable[[bytes], bytes] | None) -> None:
+        """read makes X-Forwarded-Client-Cert of the DER of a client's verified certificate, once a handshake."""
     def drain(self, deadline_ms: int) -> None:
         """From now on every response says Connection: close; idle connections close; after deadline_ms the rest is closed hard."""
     @property

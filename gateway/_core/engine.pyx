@@ -1,47 +1,22 @@
 """The data plane of one worker; see engine.pyi for the contract."""
 
-from cpython.ref cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
+from gateway._core.acceptor cimport Acceptor
 from gateway._core.balance cimport Candidate
 from gateway._core.counters cimport S_LOG_DROPPED, S_LOOP_LAG_US, S_REVISION, S_SNAPSHOT_REFUSED, S_SWAP_US, Counters
-from gateway._core.downstream cimport (
-    DOWN_BODY,
-    DOWN_FLUSH,
-    DOWN_HEAD,
-    DOWN_IDLE,
-    DOWN_LINGER,
-    DOWN_PROXY,
-    DOWN_TUNNEL,
-    DOWN_WAIT,
-    Acceptor,
-    H1Downstream,
-)
-from gateway._core.exchange cimport Exchange
+from gateway._core.doorway cimport Door
 from gateway._core.plane cimport Binding, Plane
 from gateway._core.pool cimport Cluster, Endpoint
 from gateway._core.record cimport FORMAT_JSON, FORMAT_OFF, FORMAT_TEXT, LogBuffer
-from gateway._core.seam cimport Pollable
+from gateway._core.seam cimport Pollable, Upstream
 from gateway._core.snapshot cimport Snapshot, id64
 from gateway._core.sys cimport CLOCK_MONOTONIC, clock_us
-from gateway._core.types cimport Span
-from gateway._core.upstream cimport H1Upstream
+from gateway._core.tls cimport ClientTLS, ServerTLS
 
-cdef dict STATES = {
-    DOWN_PROXY: "proxy", DOWN_IDLE: "idle", DOWN_HEAD: "head", DOWN_BODY: "body", DOWN_WAIT: "wait", DOWN_TUNNEL: "tunnel",
-    DOWN_FLUSH: "flush", DOWN_LINGER: "linger",
-}
-cdef tuple PHASES = (
-    "HEAD", "ROUTE", "REQUEST_FILTERS", "PICK", "ACQUIRE", "SEND", "RESPONSE_HEAD", "RESPONSE_FILTERS", "STREAM", "LOG",
-)
 cdef tuple POLICIES = ("RoundRobin", "LeastRequest", "Random", "ConsistentHash")
 cdef dict FORMATS = {"off": FORMAT_OFF, "json": FORMAT_JSON, "text": FORMAT_TEXT}
-
-
-cdef str text_of(Span span):
-    """Peers' bytes for an operator's eyes: printable ASCII, everything else as an escape."""
-    return (<const char *> span.p)[:span.n].decode("ascii", "backslashreplace")
 
 
 cdef class Engine:
@@ -52,6 +27,7 @@ cdef class Engine:
         self.acceptors = {}
         self.stopped = []
         self.pending = {}
+        self.clients = {}
         self.set_log(log_format, log_sample)
 
     def fileno(self):
@@ -74,8 +50,8 @@ cdef class Engine:
             self.see_out()
         plane.poller.settle()
         if self.drain_deadline and plane.poller.now_ms >= self.drain_deadline:
-            for down in self.downstreams():
-                (<H1Downstream> down).lost(0)
+            for pollable in self.pollables():
+                (<Pollable> pollable).cut()
             self.drain_deadline = 0
             plane.poller.settle()
 
@@ -98,6 +74,7 @@ cdef class Engine:
             cluster = self.clusters.get(id)
             if cluster is None:
                 cluster = Cluster.new(plane, id)
+                cluster.set_tls(self.clients.get(id))
             elif id in self.leaving:
                 # back before it was gone; its series may have been retired meanwhile
                 cluster.series = plane.counters.cluster(id)
@@ -161,7 +138,7 @@ cdef class Engine:
         self.plane.poller.settle()
 
     def listen(self, fd, bind_id):
-        self.acceptors[bind_id] = Acceptor.new(self.plane, fd, bind_id)
+        self.acceptors[bind_id] = Door.new(self.plane, fd, bind_id)
 
     def unlisten(self, bind_id):
         acceptor = self.acceptors.pop(bind_id, None)
@@ -169,61 +146,58 @@ cdef class Engine:
             (<Acceptor> acceptor).stop()
             self.stopped.append(acceptor)
 
+    def set_server_tls(self, listener, tls):
+        cdef ServerTLS server = tls
+        if server is None:
+            self.plane.servers.pop(listener, None)
+        else:
+            self.plane.servers[listener] = server
+
+    def set_client_tls(self, cluster, tls):
+        cdef ClientTLS client = tls
+        known = self.clusters.get(cluster)
+        if client is None:
+            self.clients.pop(cluster, None)
+        else:
+            self.clients[cluster] = client
+        if known is not None:
+            (<Cluster> known).set_tls(client)
+            self.plane.poller.settle()
+
+    def set_certificate_reader(self, read):
+        self.plane.read_certificate = read
+
     def drain(self, deadline_ms):
         self.plane.draining = True
         self.plane.poller.refresh()
         self.drain_deadline = self.plane.poller.now_ms + <uint64_t> deadline_ms
         for acceptor in self.acceptors.values():
             (<Acceptor> acceptor).stop()
-        for down in self.downstreams():
-            (<H1Downstream> down).drain()
+        for pollable in self.pollables():
+            (<Pollable> pollable).drain()
 
     @property
     def connections(self):
         return self.plane.downstreams
 
-    cdef list downstreams(self):
+    cdef list pollables(self):
         cdef list found = []
         cdef uint32_t fd
         for fd in range(self.plane.poller.slots_n):
             if self.plane.poller.slots[fd] != NULL:
-                if isinstance(<object> self.plane.poller.slots[fd], H1Downstream):
-                    found.append(<object> self.plane.poller.slots[fd])
+                found.append(<object> self.plane.poller.slots[fd])
         return found
 
     def describe_connections(self, limit=1000):
-        cdef H1Downstream down
-        cdef Exchange ex
-        cdef Span span
         cdef list rows = []
+        cdef dict row
         self.plane.poller.refresh()
-        for down in self.downstreams():
+        for pollable in self.pollables():
             if len(rows) >= limit:
                 break
-            if down.peer_n == 0:
-                down.learn_peer()
-            row = {
-                "peer": f"{down.peer[:down.peer_n].decode('ascii', 'replace')}:{down.peer_port}",
-                "state": STATES.get(down.state, "closed"),
-                "age_ms": self.plane.poller.now_ms - down.opened_ms,
-                "requests": down.requests,
-                "queued_bytes": down.out.size,
-                "held_bytes": down.input.end - down.input.start,
-            }
-            ex = down.exchange
-            if ex is not None and ex.phase:
-                row["phase"] = PHASES[ex.phase]
-                row["exchange_ms"] = (self.plane.poller.now_us - ex.start_us) // 1000
-                row["method"] = text_of(ex.request.borrow(ex.request.method_text))
-                row["path"] = text_of(ex.request.borrow(ex.request.path))
-                if ex.rule != NULL:
-                    span = ex.binding.snapshot.borrow(ex.binding.snapshot.routes[ex.rule.route].name)
-                    row["route"] = text_of(span)
-                if ex.cluster is not None:
-                    row["cluster"] = ex.cluster.name.decode("utf-8", "replace")
-                if ex.endpoint is not None:
-                    row["upstream"] = ex.endpoint.text.decode("utf-8", "replace")
-            rows.append(row)
+            row = (<Pollable> pollable).describe()
+            if row is not None:
+                rows.append(row)
         return rows
 
     def describe_clusters(self):
@@ -270,19 +244,15 @@ cdef class Engine:
         self.plane.log.sample = <uint32_t> min(65536, max(0, int(sample * 65536)))
 
     def close(self):
-        cdef Pollable pollable
-        cdef uint32_t fd
         for acceptor in list(self.acceptors.values()):
             (<Acceptor> acceptor).stop()
-        for down in self.downstreams():
-            (<H1Downstream> down).lost(0)
+        for pollable in self.pollables():
+            (<Pollable> pollable).cut()
         for cluster in self.clusters.values():
             (<Cluster> cluster).close()
-        for fd in range(self.plane.poller.slots_n):
-            if self.plane.poller.slots[fd] != NULL:
-                pollable = <Pollable> <PyObject *> self.plane.poller.slots[fd]
-                if isinstance(pollable, H1Upstream):
-                    (<H1Upstream> pollable).cancel()
+        for pollable in self.pollables():
+            if isinstance(pollable, Upstream):
+                (<Upstream> pollable).cancel()
         self.plane.poller.close()
         self.plane.spare.clear()
         self.clusters.clear()

@@ -83,7 +83,9 @@ cdef class Exchange(Flow):
     cdef uint64_t active_ms        # last sign of life
     # where it stands
     cdef uint8_t phase
-    cdef bint secure
+    cdef bint secure               # the client's connection is TLS
+    cdef uint64_t promised         # id of the listener whose certificate the client accepted; 0: none
+    cdef bytes certificate         # what X-Forwarded-Client-Cert says of the client; None: it showed no certificate
     cdef bint request_done         # the content was read to its end
     cdef bint request_paused
     cdef bint upstream_done        # the answer was read to its end
@@ -100,6 +102,7 @@ cdef class Exchange(Flow):
     cdef void begin(self) noexcept
     # The head never became valid: answer (when status is not 0) and log.
     cdef void refuse(self, int status, uint32_t flag, const char *detail) noexcept
+    cdef bint show_certificate(self) noexcept
     cdef void run(self, uint8_t phase) noexcept
     cdef void reply(self, int status, uint32_t flag, const char *detail) noexcept
     cdef void give_up(self) noexcept
@@ -124,3 +127,4 @@ cdef class Exchange(Flow):
     cdef bint resend(self) noexcept
     cdef bint is_retry_code(self, uint16_t status) noexcept
     cdef void finish_tunnel(self) noexcept
+    cdef dict describe(self)

@@ -25,6 +25,7 @@ from gateway._core.seam cimport (
     LOSS_GARBAGE,
     LOSS_STALE,
     LOSS_TIMEOUT,
+    LOSS_TLS,
     LOSS_UNSENT,
     Downstream,
     Flow,
@@ -33,7 +34,7 @@ from gateway._core.seam cimport (
 from gateway._core.snapshot cimport NONE, BackendRec, RuleRec, Snapshot, id64
 from gateway._core.sys cimport CLOCK_REALTIME, clock_us
 from gateway._core.timers cimport Timer
-from gateway._core.tokens cimport T_COOKIE, T_LOCATION
+from gateway._core.tokens cimport T_COOKIE, T_LOCATION, T_X_FORWARDED_CLIENT_CERT
 from gateway._core.types cimport (
     FLAG_DPE,
     FLAG_LR,
@@ -63,6 +64,14 @@ cdef enum:
     SPARE = 1024           # finished exchanges kept for the next requests
 
 cdef uint32_t last_ticket = 0
+cdef tuple PHASES = (
+    "HEAD", "ROUTE", "REQUEST_FILTERS", "PICK", "ACQUIRE", "SEND", "RESPONSE_HEAD", "RESPONSE_FILTERS", "STREAM", "LOG",
+)
+
+
+cdef str text_of(Span span):
+    """Peers' bytes for an operator's eyes: printable ASCII, everything else as an escape."""
+    return (<const char *> span.p)[:span.n].decode("ascii", "backslashreplace")
 
 
 cdef uint32_t next_ticket() noexcept nogil:
@@ -106,7 +115,18 @@ cdef class Exchange(Flow):
         self.request_done = self.request.framing == FRAME_NONE
         self.replayable = True
         self.active_ms = self.plane.poller.now_ms
+        if self.certificate is not None and not self.show_certificate():
+            return
         self.run(PHASE_ROUTE)
+
+    cdef bint show_certificate(self) noexcept:
+        """What the client proved of itself goes into the request before it is routed, so that routes can ask for it."""
+        if self.request.set(
+            T_X_FORWARDED_CLIENT_CERT, <const uint8_t *> b"x-forwarded-client-cert", 23,
+            <const uint8_t *> <const char *> self.certificate, <size_t> len(self.certificate)) == 0:
+            return True
+        self.reply(503, FLAG_UO, b"memory")
+        return False
 
     cdef void run(self, uint8_t phase) noexcept:
         """The engine: one phase after the other, until one waits for an event or ends the exchange."""
@@ -142,6 +162,11 @@ cdef class Exchange(Flow):
         route_request(snapshot, self.port, self.request, &self.decision)
         if self.decision.listener != NONE:
             self.limits = &snapshot.limits[snapshot.listeners[self.decision.listener].limits]
+            if self.promised and self.promised != id64(snapshot.listeners[self.decision.listener].id_lo,
+                                                       snapshot.listeners[self.decision.listener].id_hi):
+                # The client asked for a name of one listener and sends a request for another's (RFC 9110 §15.5.20).
+                self.reply(421, FLAG_NR, b"misdirected")
+                return DONE
         if self.decision.rule == NONE:
             self.reply(404, FLAG_NR, b"no_route")
             return DONE
@@ -165,6 +190,7 @@ cdef class Exchange(Flow):
         facts.node = self.plane.borrow_node()
         facts.trusted_hops = snapshot.listeners[self.decision.listener].trusted_hops
         facts.secure = self.secure
+        facts.keeps_certificate = self.certificate is not None
         facts.random_hi = self.plane.next_random()
         facts.random_lo = self.plane.next_random()
         outcome = forward_request(self.request, &facts, &answer_here)
@@ -406,6 +432,8 @@ cdef class Exchange(Flow):
 
     cdef void on_no_upstream(self, int loss) noexcept:
         self.connects += 1
+        if loss == LOSS_TLS:
+            self.detail = self.endpoint.trouble
         self.cluster.on_outcome(self.endpoint, False)
         self.retry(loss)
 
@@ -502,11 +530,11 @@ cdef class Exchange(Flow):
 
     cdef bint may_retry(self, int loss, uint16_t status) noexcept:
         """THE decision whether another attempt is made (RFC 9110 §9.2.2; checklist item 40)."""
-        if self.responded or self.downstream is None or not self.replayable or self.request.flags & HEAD_UPGRADE and loss != LOSS_CONNECT:
+        if self.responded or self.downstream is None or not self.replayable or self.request.flags & HEAD_UPGRADE and loss != LOSS_CONNECT and loss != LOSS_TLS:
             return False
         if self.request_deadline and self.plane.poller.now_ms >= self.request_deadline:
             return False
-        if loss == LOSS_CONNECT or loss == LOSS_CONNECT_TIMEOUT:
+        if loss == LOSS_CONNECT or loss == LOSS_CONNECT_TIMEOUT or loss == LOSS_TLS:
             # Nothing was sent: safe for every method.
             return self.connects < MAX_CONNECTS + self.rule.attempts and self.connects < <uint32_t> len(self.cluster.endpoints) + self.rule.attempts
         if loss == LOSS_UNSENT:
@@ -526,7 +554,7 @@ cdef class Exchange(Flow):
         cdef uint64_t pause
         if loss == 0 or self.may_retry(loss, 0):
             self.cluster.series.retries += 1
-            if not self.retried and loss != LOSS_CONNECT and loss != LOSS_CONNECT_TIMEOUT and loss != LOSS_UNSENT and loss != LOSS_STALE:
+            if not self.retried and loss != LOSS_CONNECT and loss != LOSS_CONNECT_TIMEOUT and loss != LOSS_TLS and loss != LOSS_UNSENT and loss != LOSS_STALE:
                 self.retried = True
                 self.cluster.retrying += 1
             self.pause_request()
@@ -548,6 +576,8 @@ cdef class Exchange(Flow):
             self.reply(503, FLAG_UF, b"connect_failed")
         elif loss == LOSS_CONNECT_TIMEOUT:
             self.reply(503, FLAG_UF, b"connect_timeout")
+        elif loss == LOSS_TLS:
+            self.reply(502, FLAG_UF, self.detail)
         elif loss == LOSS_TIMEOUT:
             self.reply(504, FLAG_UT, b"timeout")
         elif loss == LOSS_GARBAGE:
@@ -736,6 +766,21 @@ cdef class Exchange(Flow):
             self.plane.log.write(&facts, self.request)
         self.recycle()
 
+    cdef dict describe(self):
+        cdef dict row = {
+            "phase": PHASES[self.phase],
+            "exchange_ms": (self.plane.poller.now_us - self.start_us) // 1000,
+            "method": text_of(self.request.borrow(self.request.method_text)),
+            "path": text_of(self.request.borrow(self.request.path)),
+        }
+        if self.rule != NULL:
+            row["route"] = text_of(self.binding.snapshot.borrow(self.binding.snapshot.routes[self.rule.route].name))
+        if self.cluster is not None:
+            row["cluster"] = self.cluster.name.decode("utf-8", "replace")
+        if self.endpoint is not None:
+            row["upstream"] = self.endpoint.text.decode("utf-8", "replace")
+        return row
+
     cdef void recycle(self) noexcept:
         self.binding = None
         self.downstream = None
@@ -746,6 +791,9 @@ cdef class Exchange(Flow):
         self.backend = NULL
         self.limits = NULL
         self.detail = NULL
+        self.secure = False
+        self.promised = 0
+        self.certificate = None
         self.client.off = self.client.n = 0
         self.request_id.off = self.request_id.n = 0
         self.decision.listener = self.decision.rule = NONE

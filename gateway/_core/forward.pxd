@@ -9,6 +9,7 @@ cdef enum:
     MAX_LOOPS = 8          # times that this gateway may be in Via before it refuses (item 38)
 
 cdef struct ForwardFacts:
+    bint keeps_certificate # x-forwarded-client-cert is ours, or was let through before
     Span peer              # address text of the other end of the connection
     Span node              # our pseudonym
     uint32_t trusted_hops  # proxies in front that may be believed

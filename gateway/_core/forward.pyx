@@ -170,7 +170,8 @@ cdef int forward_addresses(HeaderBlock head, ForwardFacts *facts) noexcept nogil
         head.drop(T_X_FORWARDED_HOST)
         head.drop(T_X_FORWARDED_PORT)
         head.drop(T_X_FORWARDED_PREFIX)
-        head.drop(T_X_FORWARDED_CLIENT_CERT)
+        if not facts.keeps_certificate:
+            head.drop(T_X_FORWARDED_CLIENT_CERT)
         head.drop(T_X_REAL_IP)
         head.drop(T_FORWARDED)
         for i in range(head.count):

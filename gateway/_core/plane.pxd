@@ -33,6 +33,8 @@ cdef class Plane:
     cdef bint draining     # every response closes its connection
     cdef list spare        # exchanges to use again
     cdef uint32_t downstreams  # open client connections
+    cdef dict servers      # listener id -> tls.ServerTLS
+    cdef object read_certificate   # DER of a client's certificate -> X-Forwarded-Client-Cert; None: not asked for
 
     @staticmethod
     cdef Plane new(Counters counters, LogBuffer log, bytes node)

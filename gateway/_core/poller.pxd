@@ -32,6 +32,9 @@ cdef class Poller:
     # Forgets the descriptor; the caller closes it at once afterwards. shared: another process has a copy, so that closing alone
     # would not take it out of epoll (listening sockets belong to the supervisor too).
     cdef void remove(self, Pollable pollable, bint shared) noexcept
+    # Hands the descriptor of old and its registration on to new, without the kernel noticing: no event is lost in between, but one that
+    # old was told already is not told again.
+    cdef void replace(self, Pollable old, Pollable new) noexcept
     cdef void push_ready(self, Pollable pollable) noexcept
     cdef void push_flush(self, Pollable pollable) noexcept
     cdef void refresh(self) noexcept nogil

@@ -109,6 +109,16 @@ cdef class Poller:
             self.gone.append(pollable)
             Py_DECREF(pollable)
 
+    cdef void replace(self, Pollable old, Pollable new) noexcept:
+        cdef uint32_t fd = <uint32_t> old.fd
+        new.fd = old.fd
+        new.serial = old.serial
+        old.fd = -1
+        Py_INCREF(new)
+        self.slots[fd] = <PyObject *> new
+        self.gone.append(old)
+        Py_DECREF(old)
+
     cdef void push_ready(self, Pollable pollable) noexcept:
         if not pollable.queued & QUEUED_READY:
             pollable.queued |= QUEUED_READY

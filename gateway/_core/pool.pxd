@@ -11,6 +11,7 @@ from gateway._core.plane cimport Plane
 from gateway._core.seam cimport Flow, Upstream
 from gateway._core.snapshot cimport ClusterRec, Snapshot
 from gateway._core.sys cimport sockaddr_storage, socklen_t
+from gateway._core.tls cimport ClientTLS, SSL_SESSION
 from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
 
 cdef enum Acquired:
@@ -29,6 +30,8 @@ cdef class Endpoint:
     cdef uint32_t dialing
     cdef uint32_t waiting  # live tickets in queue
     cdef list idle         # Upstreams, the last used last
+    cdef SSL_SESSION *session  # of the last TLS connection, to resume; NULL: none
+    cdef const char *trouble   # why the last handshake failed; static text
     cdef object queue      # deque of (Flow, ticket)
 
     @staticmethod
@@ -49,6 +52,8 @@ cdef class Cluster:
     cdef uint32_t max_pending
     cdef uint32_t key_kind
     cdef bytes key_name
+    cdef bint wants_tls
+    cdef ClientTLS tls     # None: in the clear, or, with wants_tls, not given yet: nothing is sent then
     cdef Balancer balancer
     cdef list endpoints    # Endpoint by balancer index
     cdef ClusterSeries *series
@@ -64,6 +69,10 @@ cdef class Cluster:
     cdef Cluster new(Plane plane, uint64_t id)
     cdef void configure(self, Snapshot snapshot, const ClusterRec *record) noexcept
     cdef int set_endpoints(self, object endpoints) except -1
+    # Connections and sessions that were made under another identity are not used any more.
+    cdef void set_tls(self, ClientTLS tls) noexcept
+    cdef bint is_same_tls(self, ClientTLS tls) noexcept
+    cdef void close_idle(self, Endpoint endpoint) noexcept
     cdef void retire(self, Endpoint endpoint) noexcept
     cdef Flow next_waiting(self, Endpoint endpoint, bint is_new)
     cdef Endpoint pick(self, bint has_key, uint64_t key, const uint32_t *tried, uint32_t tried_n)

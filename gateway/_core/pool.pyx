@@ -18,12 +18,17 @@ from gateway._core.sys cimport (
     sockaddr_in6,
     sockaddr_un,
 )
+from gateway._core.tls cimport ClientTLS, tls_session_free
 from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef object new_queue = deque
 
 
 cdef class Endpoint:
+    def __dealloc__(self):
+        if self.session != NULL:
+            tls_session_free(self.session)
+
     @staticmethod
     cdef Endpoint new(Cluster cluster, bytes host, uint32_t port):
         """An endpoint for an IPv4 or IPv6 address in text, or an absolute path. Raises ValueError."""
@@ -80,6 +85,7 @@ cdef class Cluster:
         span = snapshot.borrow(record.key_name)
         self.key_name = (<const char *> span.p)[:span.n]
         self.key_kind = record.key_kind if record.policy == CONSISTENT_HASH else 0
+        self.wants_tls = record.tls == 1
         self.connect_timeout = record.connect_timeout
         self.idle_timeout = record.idle_timeout
         self.max_connections = record.max_connections if record.max_connections else 0xffffffff
@@ -127,15 +133,35 @@ cdef class Cluster:
             self.retire(endpoint)
         return 0
 
-    cdef void retire(self, Endpoint endpoint) noexcept:
-        """An endpoint that went away: idle connections close, leased ones end with their exchange, waiters try elsewhere."""
+    cdef bint is_same_tls(self, ClientTLS tls) noexcept:
+        if self.tls is None or tls is None:
+            return self.tls is tls
+        return self.tls is tls or self.tls.identity == tls.identity
+
+    cdef void set_tls(self, ClientTLS tls) noexcept:
+        cdef Endpoint endpoint
+        cdef bint is_same = self.is_same_tls(tls)
+        self.tls = tls
+        if is_same:
+            return
+        for endpoint in self.endpoints:
+            if endpoint.session != NULL:
+                tls_session_free(endpoint.session)
+                endpoint.session = NULL
+            self.close_idle(endpoint)
+
+    cdef void close_idle(self, Endpoint endpoint) noexcept:
         cdef list idle = endpoint.idle
         cdef Upstream upstream
-        endpoint.cluster = None
         endpoint.idle = []
         self.series.idle -= <uint64_t> len(idle)
         for upstream in idle:
             upstream.cancel()
+
+    cdef void retire(self, Endpoint endpoint) noexcept:
+        """An endpoint that went away: idle connections close, leased ones end with their exchange, waiters try elsewhere."""
+        endpoint.cluster = None
+        self.close_idle(endpoint)
         while endpoint.waiting:
             # Nobody failed: they go on to another endpoint, of which there may be one alone.
             self.on_dial_failed(endpoint, LOSS_UNSENT)

@@ -13,6 +13,8 @@ cdef struct Decision:
 
 # Fills *out for a request that arrived on the port with this index.
 cdef void route_request(Snapshot snapshot, uint32_t port, HeaderBlock head, Decision *out) noexcept
+# The most specific listener of the port for a name in lower case (of SNI); NONE when none takes it.
+cdef uint32_t find_listener(Snapshot snapshot, uint32_t port, const uint8_t *name, size_t n) noexcept nogil
 # Index of the port with this id; NONE when the snapshot has it no more.
 cdef uint32_t find_port(Snapshot snapshot, uint32_t id_lo, uint32_t id_hi) noexcept nogil
 

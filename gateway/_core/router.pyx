@@ -386,6 +386,19 @@ cdef void route_request(Snapshot snapshot, uint32_t port, HeaderBlock head, Deci
     find_row(snapshot, port, head, out)
 
 
+cdef uint32_t find_listener(Snapshot snapshot, uint32_t port, const uint8_t *name, size_t n) noexcept nogil:
+    cdef HostKeys keys
+    cdef int32_t level = FIRST_LEVEL
+    cdef const PortRec *bound
+    if port >= snapshot.ports_n:
+        return NONE
+    keys.p = name
+    keys.n = <uint32_t> n
+    keys.top = NOT_MADE
+    bound = snapshot.ports + port
+    return next_host(snapshot, bound.hosts, bound.hosts_mask, &keys, &level)
+
+
 cdef uint32_t find_port(Snapshot snapshot, uint32_t id_lo, uint32_t id_hi) noexcept nogil:
     cdef uint32_t i
     for i in range(snapshot.ports_n):

@@ -19,6 +19,7 @@ cdef enum Loss:            # why an attempt came to nothing; exchange.may_retry 
     LOSS_TRUNCATED         # the content ended early
     LOSS_TIMEOUT           # backendRequest or request deadline
     LOSS_UNSENT            # the connection broke before any byte of the request was written
+    LOSS_TLS               # no TLS connection came up, or not to whom it had to: nothing was sent; the endpoint says why
 
 cdef enum Queued:          # Pollable.queued
     QUEUED_READY = 1       # on the poller's list of what has work without readiness
@@ -34,6 +35,10 @@ cdef class Pollable(Timed):    # whatever owns a descriptor
     cdef void on_io(self, uint32_t events) noexcept
     cdef void on_ready(self) noexcept      # called once after poller.push_ready, even when the descriptor is closed by then
     cdef void on_flush(self) noexcept      # called likewise after poller.push_flush
+    # Of a client's connection; what else has a descriptor leaves them as they are.
+    cdef void drain(self) noexcept         # closes at the next moment at which nobody loses anything by it
+    cdef void cut(self) noexcept           # closes at once
+    cdef dict describe(self)               # for an operator; None: not a client's connection
 
 cdef class Downstream(Pollable):   # an exchange's client side
     cdef void send_informational(self, HeaderBlock head) noexcept

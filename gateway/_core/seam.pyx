@@ -23,6 +23,15 @@ cdef class Pollable(Timed):
     cdef void on_flush(self) noexcept:
         pass
 
+    cdef void drain(self) noexcept:
+        pass
+
+    cdef void cut(self) noexcept:
+        pass
+
+    cdef dict describe(self):
+        return None
+
 
 cdef class Downstream(Pollable):
     cdef void send_informational(self, HeaderBlock head) noexcept:

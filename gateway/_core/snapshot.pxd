@@ -199,7 +199,7 @@ cdef struct ClusterRec:
     uint32_t outlier_errors    # consecutive errors that eject; 0 = off
     uint32_t outlier_ejection  # ms, of the first ejection
     uint32_t outlier_percent   # most endpoints out at once
-    uint32_t tls           # index of a TLS record; NONE: clear text
+    uint32_t tls           # 1: TLS, whose context the worker gives (pool.Cluster.tls); 0 or NONE: clear text
 
 cdef class Snapshot:
     cdef object owner      # keeps the buffer alive

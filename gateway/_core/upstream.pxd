@@ -1,6 +1,6 @@
 # upstream.pxd - level 7: one HTTP/1.1 connection to an endpoint, from its dial to its end, lease after lease.
 #
-# Owns: the descriptor, unread input, unwritten output. Borrows: the flow (an exchange) of the lease in progress.
+# Owns: the descriptor, its TLS, unread input, unwritten output. Borrows: the flow (an exchange) of the lease in progress.
 # Called by: exchange (through seam.Upstream), pool (cancel), poller. Calls: flow.on_*, pool.
 # Invariants: while UP_BUSY flow is set, in every other state it is None; a connection goes back to the pool only when the request was
 #   sent to its end, the response was read to its end, nothing followed it, and both sides agreed to keep it.
@@ -13,6 +13,7 @@ from gateway._core.plane cimport Plane
 from gateway._core.pool cimport Cluster, Endpoint
 from gateway._core.seam cimport Flow, Upstream
 from gateway._core.timers cimport Timer
+from gateway._core.tls cimport ClientTLS, Tls
 from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum UpState:
@@ -23,12 +24,15 @@ cdef enum UpState:
     UP_TUNNEL = 5          # leased for good
     UP_FLUSH = 6           # a tunnel that is over but for its last bytes to the origin; no flow any more
     UP_CLOSED = 7
+    UP_HANDSHAKE = 8       # connected, and TLS not yet
 
 cdef class H1Upstream(Upstream):
     cdef Plane plane
     cdef Cluster cluster
     cdef Endpoint endpoint
     cdef Flow flow
+    cdef ClientTLS client  # what tls was made by
+    cdef Tls *tls          # NULL: in the clear
     cdef Timer timer       # connect deadline while dialling, idle deadline in the pool
     cdef HeadParser parser
     cdef BodyDecoder decoder
@@ -60,6 +64,9 @@ cdef class H1Upstream(Upstream):
     cdef void on_end(self, bint extra) noexcept
     cdef void on_eof(self) noexcept
     cdef void on_connected(self) noexcept
+    cdef void shake_hands(self) noexcept
+    cdef void on_open(self) noexcept
+    cdef void keep_session(self) noexcept
     cdef void write(self, const uint8_t *p, size_t n) noexcept
     cdef void lost(self, int loss, int fault) noexcept
     cdef void shut_down(self) noexcept

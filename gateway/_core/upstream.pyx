@@ -1,11 +1,11 @@
 """One HTTP/1.1 connection to an endpoint; see upstream.pxd."""
 
 from cpython.ref cimport PyObject
-from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, errno
+from libc.errno cimport EINPROGRESS, errno
 from libc.string cimport memset
 
-from gateway._core.buf cimport in_append, in_clear, in_consume, out_append, out_clear, out_commit, out_reserve, out_send
-from gateway._core.counters cimport S_UPSTREAM_BYTES_IN, S_UPSTREAM_BYTES_OUT
+from gateway._core.buf cimport in_append, in_clear, in_consume, out_append, out_clear, out_commit, out_reserve
+from gateway._core.counters cimport S_TLS_CLIENT_FAILURES, S_TLS_CLIENT_HANDSHAKES, S_UPSTREAM_BYTES_IN, S_UPSTREAM_BYTES_OUT
 from gateway._core.faults cimport F_BODY_SHORT, F_EXTRA, F_INFORMATIONAL_MANY, F_NONE, F_SWITCHED
 from gateway._core.h1_body cimport BODY_DATA, BODY_END, h1_body_decode, h1_body_eof, h1_body_start
 from gateway._core.h1_encode cimport (
@@ -26,6 +26,7 @@ from gateway._core.seam cimport (
     LOSS_GARBAGE,
     LOSS_RESET,
     LOSS_STALE,
+    LOSS_TLS,
     LOSS_TRUNCATED,
     LOSS_UNSENT,
     Flow,
@@ -48,7 +49,6 @@ from gateway._core.sys cimport (
     close,
     connect,
     getsockopt,
-    recv,
     setsockopt,
     shutdown,
     sockaddr,
@@ -57,6 +57,23 @@ from gateway._core.sys cimport (
     ssize_t,
 )
 from gateway._core.timers cimport Timer
+from gateway._core.tls cimport (
+    IO_AGAIN,
+    SHAKE_FAILED,
+    SHAKE_WAIT,
+    tls_certificate,
+    tls_close,
+    tls_connect,
+    tls_finish,
+    tls_handshake,
+    tls_rest,
+    tls_session,
+    tls_session_free,
+    tls_why,
+    transport_drained,
+    transport_recv,
+    transport_send,
+)
 from gateway._core.types cimport FRAME_CHUNKED, FRAME_CLOSE, FRAME_LENGTH, FRAME_NONE, Span
 
 cdef enum:
@@ -98,10 +115,20 @@ cdef void dial(Plane plane, Cluster cluster, Endpoint endpoint) noexcept:
     plane.poller.push_ready(upstream)
 
 
+cdef bint is_named(ClientTLS client, bytes certificate) noexcept:
+    """The shell's word about an endpoint's certificate; anything but a clear yes is a no."""
+    try:
+        return certificate is not None and client.names(certificate) is True
+    except Exception:
+        return False
+
+
 cdef class H1Upstream(Upstream):
     def __dealloc__(self):
         in_clear(&self.input)
         out_clear(&self.out)
+        if self.tls != NULL:
+            tls_close(self.tls)
 
     # ---- readiness -----------------------------------------------------------------------------------------------------
 
@@ -112,6 +139,12 @@ cdef class H1Upstream(Upstream):
             # what may have come along with it
             if self.state == UP_CLOSED or not events & (EPOLLIN | EPOLLRDHUP):
                 return
+        elif self.state == UP_HANDSHAKE:
+            self.shake_hands()
+            if self.state == UP_CLOSED or self.state == UP_HANDSHAKE:
+                return
+        if self.state == UP_HANDSHAKE:
+            return
         if self.state == UP_FLUSH:
             self.write(NULL, 0)
             return
@@ -121,21 +154,21 @@ cdef class H1Upstream(Upstream):
             self.readable = True
             if not self.paused:
                 self.read()
-        if events & EPOLLOUT and self.state != UP_CLOSED and self.out.size:
+        if events & EPOLLOUT and self.state != UP_CLOSED and (self.out.size or self.tls != NULL and self.tls.waiting):
             self.write(NULL, 0)
 
     cdef void on_ready(self) noexcept:
         if self.state == UP_DIALING:
             self.lost(LOSS_CONNECT, F_NONE)
-        elif self.state != UP_CLOSED and self.state != UP_FLUSH and not self.paused and (self.readable or self.input.end > self.input.start):
+        elif self.state != UP_CLOSED and self.state != UP_FLUSH and self.state != UP_HANDSHAKE and not self.paused and (self.readable or self.input.end > self.input.start):
             self.read()
 
     cdef void on_flush(self) noexcept:
-        if self.state != UP_CLOSED and self.state != UP_DIALING:
+        if self.state != UP_CLOSED and self.state != UP_DIALING and self.state != UP_HANDSHAKE:
             self.write(NULL, 0)
 
     cdef void on_timer(self, Timer *timer) noexcept:
-        if self.state == UP_DIALING:
+        if self.state == UP_DIALING or self.state == UP_HANDSHAKE:
             self.lost(LOSS_CONNECT_TIMEOUT, F_NONE)
         elif self.state == UP_IDLE or self.state == UP_FLUSH:
             self.lost(LOSS_STALE, F_NONE)
@@ -146,6 +179,46 @@ cdef class H1Upstream(Upstream):
         if getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0 or error:
             self.lost(LOSS_CONNECT, F_NONE)
             return
+        if not self.cluster.wants_tls:
+            self.on_open()
+            return
+        self.state = UP_HANDSHAKE
+        self.client = self.cluster.tls
+        if self.client is None:
+            # never in the clear what was to be protected
+            self.endpoint.trouble = b"tls_no_context"
+            self.lost(LOSS_TLS, F_NONE)
+            return
+        self.tls = tls_connect(self.client, self.endpoint.session)
+        if self.tls == NULL:
+            self.lost(LOSS_CONNECT, F_NONE)
+            return
+        self.shake_hands()
+
+    cdef void shake_hands(self) noexcept:
+        cdef int step = tls_handshake(self.tls, self.fd)
+        if step == SHAKE_WAIT:
+            return
+        if step == SHAKE_FAILED:
+            self.endpoint.trouble = tls_why(self.tls)
+            self.lost(LOSS_TLS, F_NONE)
+            return
+        if self.client.names is not None and not is_named(self.client, tls_certificate(self.tls)):
+            self.endpoint.trouble = b"tls_certificate_wrong_name"
+            self.lost(LOSS_TLS, F_NONE)
+            return
+        self.plane.counters.bump(S_TLS_CLIENT_HANDSHAKES, 1)
+        # what came with the last flight is read without the kernel saying so
+        self.readable = True
+        self.on_open()
+
+    cdef void keep_session(self) noexcept:
+        """The session for the next connection; with TLS 1.3 its ticket came after the handshake."""
+        if self.endpoint.session != NULL:
+            tls_session_free(self.endpoint.session)
+        self.endpoint.session = tls_session(self.tls)
+
+    cdef void on_open(self) noexcept:
         self.endpoint.dialing -= 1
         self.cluster.series.connects += 1
         self.state = UP_IDLE
@@ -154,6 +227,14 @@ cdef class H1Upstream(Upstream):
     cdef void idle(self) noexcept:
         """The connection is free: somebody waits for it, or it idles, or nobody wants it."""
         self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + self.cluster.idle_timeout)
+        if self.client is not self.cluster.tls and not self.cluster.is_same_tls(self.client):
+            # made under another identity (name, authorities, own certificate)
+            self.lost(LOSS_STALE, F_NONE)
+            return
+        if self.tls != NULL and self.leases:
+            if self.leases == 1:
+                self.keep_session()
+            tls_rest(self.tls)
         if not self.cluster.give_back(self.endpoint, self, self.leases == 0):
             self.lost(LOSS_STALE, F_NONE)
 
@@ -251,7 +332,7 @@ cdef class H1Upstream(Upstream):
     # ---- writing -------------------------------------------------------------------------------------------------------
 
     cdef void write(self, const uint8_t *p, size_t n) noexcept:
-        cdef Py_ssize_t sent = out_send(self.fd, &self.out, p, n)
+        cdef Py_ssize_t sent = transport_send(self.fd, self.tls, &self.out, p, n)
         if sent < 0 and self.state == UP_FLUSH:
             self.lost(LOSS_RESET, F_NONE)
             return
@@ -270,12 +351,14 @@ cdef class H1Upstream(Upstream):
         if self.out.size == 0 and self.state == UP_FLUSH:
             self.lost(LOSS_RESET, F_NONE)
         elif self.out.size == 0 and self.shut and self.fd >= 0:
-            shutdown(self.fd, SHUT_WR)
+            self.shut_down()
 
     cdef void shut_down(self) noexcept:
         """The client has finished its side of a tunnel: so do we, once everything is written."""
         self.shut = True
         if self.out.size == 0:
+            if self.tls != NULL:
+                tls_finish(self.tls, self.fd)
             shutdown(self.fd, SHUT_WR)
 
     # ---- reading -------------------------------------------------------------------------------------------------------
@@ -296,7 +379,7 @@ cdef class H1Upstream(Upstream):
                 return
         while left:
             left -= 1
-            got = recv(self.fd, scratch, SCRATCH, 0)
+            got = transport_recv(self.fd, self.tls, scratch, SCRATCH)
             if got > 0:
                 self.plane.counters.bump(S_UPSTREAM_BYTES_IN, <uint64_t> got)
                 if self.state == UP_IDLE or self.state == UP_HEAD and self.sent == 0:
@@ -321,7 +404,7 @@ cdef class H1Upstream(Upstream):
                     if used < <size_t> got and in_append(&self.input, scratch + used, <size_t> got - used) < 0:
                         self.lost(LOSS_RESET, F_NONE)
                         return
-                if got < SCRATCH and not self.ended:
+                if transport_drained(self.tls, got, SCRATCH) and not self.ended:
                     self.readable = False
                     return
                 if self.paused:
@@ -330,14 +413,10 @@ cdef class H1Upstream(Upstream):
                 self.readable = False
                 self.on_eof()
                 return
-            elif errno == EAGAIN:
+            else:
                 self.readable = False
-                if self.broken:
+                if got != IO_AGAIN or self.broken:
                     self.lost(self.loss_now(), F_NONE)
-                return
-            elif errno != EINTR:
-                self.readable = False
-                self.lost(self.loss_now(), F_NONE)
                 return
         self.plane.poller.push_ready(self)
 
@@ -354,7 +433,7 @@ cdef class H1Upstream(Upstream):
         return LOSS_TRUNCATED
 
     cdef void on_eof(self) noexcept:
-        if self.state == UP_BODY and h1_body_eof(&self.decoder) == 0:
+        if self.state == UP_BODY and h1_body_eof(&self.decoder) == 0 and (self.tls == NULL or not self.tls.cut):
             self.keep = False
             self.on_end(False)
         elif self.state == UP_TUNNEL:
@@ -486,11 +565,15 @@ cdef class H1Upstream(Upstream):
         self.flow = None
         self.plane.wheel.disarm(&self.timer)
         if self.fd >= 0:
+            if self.tls != NULL:
+                tls_finish(self.tls, self.fd)
             self.plane.poller.remove(self, False)
             close(self.fd)
             self.fd = -1
         self.cluster.on_gone(self.endpoint, self, state == UP_IDLE)
-        if state == UP_DIALING:
+        if state == UP_HANDSHAKE:
+            self.plane.counters.bump(S_TLS_CLIENT_FAILURES, 1)
+        if state == UP_DIALING or state == UP_HANDSHAKE:
             self.endpoint.dialing -= 1
             if loss == LOSS_CONNECT_TIMEOUT:
                 self.cluster.series.connect_timeouts += 1

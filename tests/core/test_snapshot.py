@@ -206,7 +206,7 @@ def test_truncation_and_noise_are_refused() -> None:
         ("clusters", "key_name_n", 1 << 31),
         ("clusters", "protocol", 3),
         ("clusters", "outlier_percent", 101),
-        ("clusters", "tls", 0),
+        ("clusters", "tls", 2),
         ("regexes", "pattern_n", 1 << 31),
     ],
 )

@@ -87,7 +87,6 @@ def test_a_refused_connection_goes_to_another_endpoint_for_every_method() -> Non
 @pytest.mark.parametrize(
     ("script", "detail"),
     [
-        pytest.param(reset_at_once, "upstream_reset", id="reset at connect"),
         pytest.param(after(b"", "reset"), "upstream_reset", id="reset before the head"),
         pytest.param(after(b"", "close"), "upstream_reset", id="close before the head"),
         pytest.param(after(b"HTTP/1.1 200 OK\r\nconte", "reset"), "upstream_reset", id="reset in the head"),
@@ -103,6 +102,15 @@ def test_an_answer_cut_before_its_head_is_complete_is_502_uc(script: Script, det
         assert get(plane.port).status == 502
         record = plane.record()
         assert record["flags"] == "UC" and record["detail"] == detail and record["attempts"] == 1
+        still_serves(plane, origin)
+
+
+def test_an_origin_that_resets_as_it_accepts_is_502_or_503_by_what_was_sent_by_then() -> None:
+    """The reset meets the request on its way out (UC), or comes before its first byte: then no connection came up (UF)."""
+    with Origin(reset_at_once) as origin, DataPlane(origin_config(origin.port)) as plane:
+        status = get(plane.port).status
+        record = plane.record()
+        assert (status, record["flags"], record["detail"]) in [(502, "UC", "upstream_reset"), (503, "UF", "connect_failed")]
         still_serves(plane, origin)
 
 

@@ -11,10 +11,13 @@ CORE = GATEWAY / "_core"
 WIRE = "wire/test_wire_framing.py"  # the path is tested whole, by byte scripts against a running engine; see the folder
 TESTED_BY = {
     "gateway/__main__.py": "e2e/test_process.py",
+    "gateway/_core/acceptor.pyx": "wire/test_wire_addresses.py",
+    "gateway/_core/doorway.pyx": "wire/test_wire_tls.py",
     "gateway/_core/downstream.pyx": WIRE,
     "gateway/_core/exchange.pyx": WIRE,
     "gateway/_core/pathtest.pyx": "core/test_buf.py",  # the tests' door into the path
     "gateway/_core/selftest.pyx": "core/test_h1_parse.py",  # it is the tests' door into the codecs
+    "gateway/_core/tls.pyx": "wire/test_wire_tls.py",
     "gateway/_core/upstream.pyx": WIRE,
     "gateway/admin/state.py": "admin/test_server.py",
     "gateway/cli/app.py": "cli/test_commands.py",
