@@ -33,7 +33,9 @@ cdef enum Scalar:          # one word each; names, help and kind stand in counte
     S_DEADLINE_BODY
     S_DEADLINE_IDLE
     S_UPGRADES                   # tunnels opened
-    S_TUNNELS_ACTIVE             # gauge
+    S_TUNNELS                    # connections carried as they are: TCP, TLS passthrough
+    S_TUNNELS_FAILED             # of these, those that found no route or no endpoint
+    S_TUNNELS_ACTIVE             # gauge; those after an upgrade too
     S_BYTES_IN                   # read from downstream
     S_BYTES_OUT                  # written to downstream
     S_UPSTREAM_BYTES_IN

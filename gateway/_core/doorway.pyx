@@ -46,6 +46,7 @@ from gateway._core.tls cimport (
     transport_recv,
     transport_send,
 )
+from gateway._core.tunnel cimport RawDownstream
 from gateway._core.types cimport uint8_t, uint32_t
 
 cdef enum:
@@ -53,6 +54,8 @@ cdef enum:
     TLS_1_0 = 0x0301       # the version in a record before one is agreed upon (RFC 8446 §5.1)
     PROTOCOL_HTTP = 0      # ListenerRec.protocol
     PROTOCOL_HTTPS = 1
+    PROTOCOL_TLS = 2       # passed through
+    PROTOCOL_TCP = 3
 
 cdef bytes PLAIN = (
     b"HTTP/1.1 400 Bad Request\r\n"
@@ -74,7 +77,13 @@ cdef class Door(Acceptor):
 
     cdef void welcome(self, int fd) noexcept:
         cdef const PortRec *port = self.borrow_port()
-        if port.proxy_protocol or self.protocol() != PROTOCOL_HTTP:
+        cdef uint32_t protocol = self.protocol()
+        cdef RawDownstream raw
+        if protocol == PROTOCOL_TCP and not port.proxy_protocol:
+            raw = RawDownstream.new(self)
+            if raw.open(fd):
+                raw.begin(port.listeners, NULL, 0)
+        elif port.proxy_protocol or protocol != PROTOCOL_HTTP:
             Doorway.new(self, fd)
         else:
             H1Downstream.new(self).open(fd)
@@ -159,6 +168,8 @@ cdef class Doorway(Pollable):
                 self.address.port = header.source_port
         if self.acceptor.protocol() == PROTOCOL_HTTP:
             self.hand_on()
+        elif self.acceptor.protocol() == PROTOCOL_TCP:
+            self.carry(self.acceptor.borrow_port().listeners, NULL, 0)
         else:
             self.state = DOOR_HELLO
 
@@ -199,6 +210,9 @@ cdef class Doorway(Pollable):
             self.refuse(ALERT_UNRECOGNIZED_NAME)
             return
         listener = &snapshot.listeners[found]
+        if listener.protocol == PROTOCOL_TLS:
+            self.carry(found, name, n)
+            return
         self.promised = id64(listener.id_lo, listener.id_hi)
         self.server = self.plane.servers.get(self.promised)
         if listener.protocol != PROTOCOL_HTTPS or self.server is None:
@@ -250,6 +264,17 @@ cdef class Doorway(Pollable):
         self.plane.wheel.disarm(&self.timer)
         self.state = DOOR_CLOSED
         down.take_over(self, self.input.data + self.input.start, self.input.end - self.input.start)
+        in_clear(&self.input)
+
+    cdef void carry(self, uint32_t listener, const uint8_t *name, size_t n) noexcept:
+        """The connection goes to an endpoint as it is, with all that was read of it."""
+        cdef RawDownstream raw = RawDownstream.new(self.acceptor)
+        raw.address = self.address
+        raw.opened_ms = self.opened_ms
+        self.plane.wheel.disarm(&self.timer)
+        self.state = DOOR_CLOSED
+        if raw.take_over(self, self.input.data + self.input.start, self.input.end - self.input.start):
+            raw.begin(listener, name, n)
         in_clear(&self.input)
 
     # ---- the end -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from gateway._core.plane cimport Plane
 from gateway._core.pool cimport ACQUIRED_DIAL, ACQUIRED_FULL, ACQUIRED_IDLE, Cluster
 from gateway._core.record cimport RecordFacts
 from gateway._core.reply cimport make_reply
-from gateway._core.router cimport route_request
+from gateway._core.router cimport pick_backend, route_request
 from gateway._core.seam cimport (
     LOSS_CONNECT,
     LOSS_CONNECT_TIMEOUT,
@@ -31,7 +31,7 @@ from gateway._core.seam cimport (
     Flow,
     Upstream,
 )
-from gateway._core.snapshot cimport NONE, BackendRec, RuleRec, Snapshot, id64
+from gateway._core.snapshot cimport NONE, Snapshot, id64
 from gateway._core.sys cimport CLOCK_REALTIME, clock_us
 from gateway._core.timers cimport Timer
 from gateway._core.tokens cimport T_COOKIE, T_LOCATION, T_X_FORWARDED_CLIENT_CERT
@@ -813,22 +813,6 @@ cdef class Exchange(Flow):
         else:
             self.plane.poller.gone.append(self)
         Py_DECREF(self)
-
-
-cdef const BackendRec *pick_backend(Snapshot snapshot, const RuleRec *rule, uint64_t random) noexcept nogil:
-    """By weight (Gateway API: a weight of 0 takes nothing); NULL when there is nothing to take."""
-    cdef uint32_t at
-    cdef uint32_t i
-    if rule.weight == 0:
-        return NULL
-    if rule.backends_n == 1:
-        return &snapshot.backends[rule.backends]
-    at = <uint32_t> ((random >> 32) % rule.weight)
-    for i in range(rule.backends, rule.backends + rule.backends_n):
-        if at < snapshot.backends[i].weight:
-            return &snapshot.backends[i]
-        at -= snapshot.backends[i].weight
-    return NULL
 
 
 cdef bint is_good(uint16_t status) noexcept nogil:

@@ -1,5 +1,5 @@
 # record.pxd - level 4: one finished exchange as one line of the access log, gathered in a buffer that the worker drains in batches.
-# Owns: the buffer. Called by: exchange (PHASE_LOG). Drained by: worker (observe/access_log writes it, off the loop).
+# Owns: the buffer. Called by: exchange (PHASE_LOG), tunnel. Drained by: worker (observe/access_log writes it, off the loop).
 # Invariants: CR, LF, control and non-ASCII bytes of peers are always escaped; the buffer is bounded, what does not fit is counted.
 
 from gateway._core.headers cimport HeaderBlock
@@ -13,8 +13,8 @@ cdef struct RecordFacts:   # spans are borrowed for the call
     uint64_t bytes_out     # response content
     uint32_t flags         # types.Flag bits
     uint32_t attempts
-    uint16_t status        # 0 when no response was sent
-    uint8_t protocol       # 10, 11, 20
+    uint16_t status        # 0 when no response was sent, or there is none by nature
+    uint8_t protocol       # 10, 11, 20, or a Carried
     Span listener
     Span route             # empty when there was none
     Span cluster
@@ -31,6 +31,10 @@ cdef struct RecordHead:    # what a record takes from the request's head, cut to
     Span query
     Span user_agent
     Span referer
+
+cdef enum Carried:         # protocols of connections that are carried as they are
+    CARRIED_TCP = 1
+    CARRIED_TLS = 2
 
 cdef enum Format:
     FORMAT_OFF = 0

@@ -181,6 +181,10 @@ cdef inline uint8_t *put_protocol(uint8_t *o, uint8_t protocol) noexcept nogil:
         return put(o, b"HTTP/2", 6)
     if protocol == 10:
         return put(o, b"HTTP/1.0", 8)
+    if protocol == CARRIED_TCP:
+        return put(o, b"TCP", 3)
+    if protocol == CARRIED_TLS:
+        return put(o, b"TLS", 3)
     return o
 
 
@@ -282,7 +286,9 @@ cdef class LogBuffer:
         cdef uint64_t x
         if self.sample >= 65536:
             return True
-        if facts.status < 200 or facts.status >= 400 or facts.flags & ~<uint32_t> Flag.FLAG_LR:
+        if facts.flags & ~<uint32_t> Flag.FLAG_LR:
+            return True
+        if (facts.status < 200 or facts.status >= 400) and facts.protocol != CARRIED_TCP and facts.protocol != CARRIED_TLS:
             return True
         x = self.seed                          # xorshift64*
         x ^= x >> 12

@@ -12,10 +12,10 @@ from libc.string cimport memchr, memcmp
 
 from gateway._core.headers cimport Field, HeaderBlock
 from gateway._core.snapshot cimport (
-    HASH_BASIS, HASH_PRIME, NONE, FieldMatch, HostSlot, ListenerRec, PathSlot, PortRec, Row, Snapshot, Str, VhostRec,
-    hash32_finish,
+    HASH_BASIS, HASH_PRIME, NONE, BackendRec, FieldMatch, HostSlot, ListenerRec, PathSlot, PortRec, Row, RuleRec, Snapshot, Str,
+    VhostRec, hash32_finish,
 )
-from gateway._core.types cimport Method, Span, int32_t, uint8_t, uint32_t
+from gateway._core.types cimport Method, Span, int32_t, uint8_t, uint32_t, uint64_t
 
 import re2
 
@@ -405,3 +405,39 @@ cdef uint32_t find_port(Snapshot snapshot, uint32_t id_lo, uint32_t id_hi) noexc
         if snapshot.ports[i].id_lo == id_lo and snapshot.ports[i].id_hi == id_hi:
             return i
     return NONE
+
+
+# --- connections that are no requests ---
+
+cdef uint32_t find_tunnel(Snapshot snapshot, uint32_t listener, const uint8_t *name, size_t n) noexcept nogil:
+    cdef HostKeys keys
+    cdef const ListenerRec *at = snapshot.listeners + listener
+    cdef const PathSlot *slot
+    cdef int32_t level = FIRST_LEVEL
+    cdef uint32_t vhost
+    keys.p = name
+    keys.n = <uint32_t> n
+    keys.top = NOT_MADE
+    while True:
+        vhost = next_host(snapshot, at.hosts, at.hosts_mask, &keys, &level)
+        if vhost == NONE:
+            return NONE
+        # one match stands for all of a connection: the prefix that covers every path
+        slot = find_path(snapshot, snapshot.vhosts + vhost, hash32_finish(HASH_BASIS), name, 0)
+        if slot != NULL and slot.prefix_n:
+            return snapshot.rows[slot.rows + slot.exact_n].rule
+
+
+cdef const BackendRec *pick_backend(Snapshot snapshot, const RuleRec *rule, uint64_t random) noexcept nogil:
+    cdef uint32_t at
+    cdef uint32_t i
+    if rule.weight == 0:
+        return NULL
+    if rule.backends_n == 1:
+        return &snapshot.backends[rule.backends]
+    at = <uint32_t> ((random >> 32) % rule.weight)
+    for i in range(rule.backends, rule.backends + rule.backends_n):
+        if at < snapshot.backends[i].weight:
+            return &snapshot.backends[i]
+        at -= snapshot.backends[i].weight
+    return NULL

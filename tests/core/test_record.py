@@ -143,7 +143,7 @@ def test_flags_have_envoys_names():
     assert record(flags=2**32 - 1)["flags"] == ",".join(names)
 
 
-@pytest.mark.parametrize("protocol, name", [(10, "HTTP/1.0"), (11, "HTTP/1.1"), (20, "HTTP/2")])
+@pytest.mark.parametrize("protocol, name", [(1, "TCP"), (2, "TLS"), (10, "HTTP/1.0"), (11, "HTTP/1.1"), (20, "HTTP/2")])
 def test_protocols_have_their_names(protocol, name):
     assert record(protocol=protocol)["protocol"] == name
 
@@ -277,6 +277,15 @@ def test_a_sample_of_nothing_still_logs_failures_and_a_redirect_is_none():
     assert probe.take() == b"" and probe.dropped == 0
     probe.write(status=500)
     assert len(probe.take().splitlines()) == 1
+
+
+def test_a_connection_that_is_carried_has_no_status_and_is_no_failure_for_that():
+    probe = RecordProbe(sample=0.0)
+    for protocol in (1, 2):
+        probe.write(status=0, protocol=protocol, times=100)
+        assert probe.take() == b""
+        probe.write(status=0, protocol=protocol, flags=2)
+        assert len(probe.take().splitlines()) == 1
 
 
 def test_a_record_costs_little():
