@@ -22,15 +22,16 @@ PR_SET_PDEATHSIG = 1
 
 
 class DataPlane:
-    """A running engine. `config` is the configuration as plain values; its listeners' addresses have port 0."""
+    """A running engine. `config` is the configuration as plain values; its listeners' addresses have port 0. A `flawed` one may
+    have problems that leave parts of it out."""
 
-    def __init__(self, config: dict[str, Any], *, log: str = "json", descriptors: int = 0) -> None:
+    def __init__(self, config: dict[str, Any], *, log: str = "json", descriptors: int = 0, flawed: bool = False) -> None:
         command = [sys.executable, __file__, log, str(descriptors)]
         path = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "lib")])}
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=path)
         self._records: list[dict[str, Any]] = []
         try:
-            self.ports: list[int] = self.ask("load", config=config)["ports"]
+            self.ports: list[int] = self.ask("load", config=config, flawed=flawed)["ports"]
         except BaseException:
             self.close()
             raise
@@ -85,6 +86,20 @@ class DataPlane:
     def endpoints(self, name: str = "origin") -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.cluster(name)["endpoints"]
         return rows
+
+    def endpoint(self, port: int, name: str = "origin") -> dict[str, Any]:
+        """The endpoint at this port; the engine has them in an order of its own."""
+        (found,) = (row for row in self.endpoints(name) if row["address"] == f"127.0.0.1:{port}")
+        return found
+
+    def counters(self) -> dict[str, int]:
+        """The scalars of the engine's block by name."""
+        found: dict[str, int] = self.ask("counters")["scalars"]
+        return found
+
+    def load(self, config: dict[str, Any]) -> None:
+        """A new configuration for the same engine; its listeners stay where they are."""
+        self.ask("load", config=config)
 
     def until(self, condition: Callable[[], Any], seconds: float = 10) -> Any:
         return wait_until(condition, seconds)
@@ -150,7 +165,7 @@ def serve(log_format: str, descriptors: int) -> None:
     listening: dict[int, socket.socket] = {}
     revision = 0
 
-    def take(config: dict[str, Any]) -> dict[str, Any]:
+    def take(config: dict[str, Any], flawed: bool) -> dict[str, Any]:
         nonlocal revision
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             json.dump(config, file)
@@ -160,7 +175,7 @@ def serve(log_format: str, descriptors: int) -> None:
         model = build(loaded.config)
         compiled = compile_model(model, revision + 1)
         problems = [each.text() for each in (*loaded.problems, *compiled.problems) if each.severity == "error"]
-        assert not problems, problems
+        assert bool(problems) == flawed, problems
         revision += 1
         engine.swap(compiled.blob, revision)
         for cluster in model.clusters:
@@ -181,7 +196,7 @@ def serve(log_format: str, descriptors: int) -> None:
     def obey(order: dict[str, Any]) -> dict[str, Any]:
         match order["verb"]:
             case "load":
-                return take(order["config"])
+                return take(order["config"], order.get("flawed", False))
             case "log":
                 return {"text": engine.take_log().decode()}
             case "clusters":
@@ -191,6 +206,10 @@ def serve(log_format: str, descriptors: int) -> None:
             case "collect":
                 found = gc.collect()
                 return {"garbage": found + len(gc.garbage), "types": Counter(type(each).__name__ for each in gc.get_objects())}
+            case "counters":
+                read = counters.read(block)
+                assert read is not None
+                return {"scalars": dict(zip((row[0] for row in counters.SCALARS), read[1], strict=True))}
             case "drain":
                 engine.drain(order["ms"])
                 return {}
