@@ -38,4 +38,5 @@ cdef void in_clear(InBuf *buf) noexcept nogil
 
 # Sends what the queue holds and then p[0:n]; what the socket does not take of p is appended to the queue. More waits for writability
 # when the queue is not empty afterwards. Bytes that went out, or -1 when the connection is broken (or memory is out).
-cdef Py_ssize_t out_send(int fd, OutQueue *queue, const uint8_t *p, size_t n) noexcept nogil
+# more: the next piece is about to be sent; a segment that is not full may wait for it (the caller sees to it that it does not for long).
+cdef Py_ssize_t out_send(int fd, OutQueue *queue, const uint8_t *p, size_t n, bint more) noexcept nogil

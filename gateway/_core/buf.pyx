@@ -5,7 +5,7 @@ from libc.stddef cimport size_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
-from gateway._core.sys cimport MSG_NOSIGNAL, iovec, msghdr, send, sendmsg, ssize_t
+from gateway._core.sys cimport MSG_MORE, MSG_NOSIGNAL, iovec, msghdr, send, sendmsg, ssize_t
 
 cdef enum:
     HEADER = 24            # bytes of a Block before its data
@@ -185,7 +185,8 @@ cdef void in_clear(InBuf *buf) noexcept nogil:
     memset(buf, 0, sizeof(InBuf))
 
 
-cdef Py_ssize_t out_send(int fd, OutQueue *queue, const uint8_t *p, size_t n) noexcept nogil:
+cdef Py_ssize_t out_send(int fd, OutQueue *queue, const uint8_t *p, size_t n, bint more) noexcept nogil:
+    cdef int flags = MSG_NOSIGNAL | MSG_MORE if more else MSG_NOSIGNAL
     cdef iovec iov[IOV]
     cdef msghdr message
     cdef ssize_t sent
@@ -200,12 +201,12 @@ cdef Py_ssize_t out_send(int fd, OutQueue *queue, const uint8_t *p, size_t n) no
             iov[count].iov_len = n
             count += 1
         if count == 1:
-            sent = send(fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL)
+            sent = send(fd, iov[0].iov_base, iov[0].iov_len, flags)
         else:
             memset(&message, 0, sizeof(message))
             message.msg_iov = iov
             message.msg_iovlen = <size_t> count
-            sent = sendmsg(fd, &message, MSG_NOSIGNAL)
+            sent = sendmsg(fd, &message, flags)
         if sent < 0:
             if errno == EINTR:
                 continue

@@ -289,7 +289,7 @@ cdef class Doorway(Pollable):
         cdef OutQueue rest
         rest.head = rest.tail = NULL
         rest.size = 0
-        transport_send(self.fd, NULL, &rest, p, n)
+        transport_send(self.fd, NULL, &rest, p, n, False)
         out_clear(&rest)
         in_clear(&self.input)
         shutdown(self.fd, SHUT_WR)

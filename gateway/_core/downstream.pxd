@@ -60,6 +60,7 @@ cdef class H1Downstream(Downstream):
     cdef bint shut
     cdef bint linger       # after the last response: wait until the client has seen it
     cdef bint watched      # output waits, and its pace is looked at
+    cdef bint corked       # the last piece was sent as one that is not the last
     cdef bint is_head      # the request under way is HEAD: its response has no content
 
     @staticmethod

@@ -37,9 +37,11 @@ from gateway._core.sys cimport (
     EPOLLIN,
     EPOLLOUT,
     EPOLLRDHUP,
+    IPPROTO_TCP,
     SHUT_WR,
     SO_LINGER,
     SOL_SOCKET,
+    TCP_NODELAY,
     close,
     setsockopt,
     shutdown,
@@ -249,7 +251,9 @@ cdef class H1Downstream(Downstream):
                         return
                     in_consume(&self.input, used)
                 else:
+                    self.plane.more = got == SCRATCH
                     used = self.feed(scratch, <size_t> got)
+                    self.plane.more = False
                     if self.state == DOWN_CLOSED:
                         return
                     if used < <size_t> got and in_append(&self.input, scratch + used, <size_t> got - used) < 0:
@@ -266,6 +270,8 @@ cdef class H1Downstream(Downstream):
                 self.readable = False
                 if got != IO_AGAIN:
                     self.lost(FLAG_DC)
+                elif self.exchange is not None:
+                    self.exchange.on_request_lull()
                 return
         if self.readable:
             self.plane.poller.push_ready(self)
@@ -398,6 +404,8 @@ cdef class H1Downstream(Downstream):
                         return n
                     self.drop_budget -= <uint32_t> span.n
                 else:
+                    if self.decoder.framing == FRAME_LENGTH and self.decoder.remaining == 0:
+                        self.plane.more = False
                     self.exchange.on_request_body(span.p, span.n)
                     if self.state != DOWN_BODY:
                         break
@@ -603,7 +611,9 @@ cdef class H1Downstream(Downstream):
     # ---- writing -------------------------------------------------------------------------------------------------------
 
     cdef void write(self, const uint8_t *p, size_t n) noexcept:
-        cdef Py_ssize_t sent = transport_send(self.fd, self.tls, &self.out, p, n)
+        cdef bint more = self.plane.more and n >= DIRECT
+        cdef Py_ssize_t sent = transport_send(self.fd, self.tls, &self.out, p, n, more)
+        self.corked = more
         if sent < 0:
             out_clear(&self.out)
             self.lost(FLAG_DC)
@@ -636,6 +646,13 @@ cdef class H1Downstream(Downstream):
         if self.tls != NULL:
             tls_finish(self.tls, self.fd)
         shutdown(self.fd, SHUT_WR)
+
+    cdef void push(self) noexcept:
+        cdef int one = 1
+        if self.corked and self.state != DOWN_CLOSED:
+            self.corked = False
+            # Said again, it also pushes out what MSG_MORE holds back (tcp(7)); a Unix socket refuses it, and holds nothing back.
+            setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
 
     # ---- the end -------------------------------------------------------------------------------------------------------
 

@@ -391,6 +391,10 @@ cdef class Exchange(Flow):
         if self.upstream.send_body(p, n) and self.downstream is not None:
             self.pause_request()
 
+    cdef void on_request_lull(self) noexcept:
+        if self.upstream is not None:
+            self.upstream.push()
+
     cdef void on_request_end(self, HeaderBlock trailers) noexcept:
         self.request_done = True
         if self.tunnel:
@@ -472,6 +476,10 @@ cdef class Exchange(Flow):
         self.active_ms = self.plane.poller.now_ms
         if self.downstream.send_body(p, n) and self.upstream is not None:
             self.upstream.pause_reading()
+
+    cdef void on_response_lull(self) noexcept:
+        if self.downstream is not None:
+            self.downstream.push()
 
     cdef void on_response_end(self, HeaderBlock trailers) noexcept:
         cdef Downstream downstream = self.downstream

@@ -79,7 +79,7 @@ cdef class OutProbe:
 
     def send(self, int fd, bytes data=b""):
         cdef const uint8_t *p = copy_exact(data)
-        cdef Py_ssize_t sent = out_send(fd, &self.queue, p, <size_t> len(data))
+        cdef Py_ssize_t sent = out_send(fd, &self.queue, p, <size_t> len(data), False)
         free(<void *> p)
         return sent
 

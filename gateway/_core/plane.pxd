@@ -11,7 +11,8 @@ from gateway._core.timers cimport Wheel
 from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
 
 cdef enum:
-    SCRATCH = 65536        # bytes of the one read buffer; with HIGH_WATER it bounds what a connection can hold
+    SCRATCH = 65472        # bytes of the one read buffer: what one segment over loopback carries; with HIGH_WATER it bounds what a
+                           # connection can hold
     HIGH_WATER = 65536     # queued output beyond which the other side stops reading
     LOW_WATER = 16384      # and below which it goes on
     DIRECT = 4096          # content from this size on is written from where it lies; smaller pieces are gathered
@@ -30,6 +31,7 @@ cdef class Plane:
     cdef uint64_t random   # state of the generator for ids, jitter and filters' shares
     cdef uint8_t node[64]  # pseudonym in Via
     cdef uint32_t node_n
+    cdef bint more         # the piece of content in hand is not the last: the kernel may wait for its successor to fill a segment
     cdef bint draining     # every response closes its connection
     cdef list spare        # exchanges to use again
     cdef uint32_t downstreams  # open client connections

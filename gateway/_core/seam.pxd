@@ -46,6 +46,8 @@ cdef class Downstream(Pollable):   # an exchange's client side
     cdef void send_head(self, HeaderBlock head) noexcept
     # 1: enough for now, on_downstream_drained will say when more is welcome.
     cdef bint send_body(self, const uint8_t *p, size_t n) noexcept
+    # Nothing follows for now: what the kernel holds back goes out.
+    cdef void push(self) noexcept
     # The response is complete; trailers may be None. The exchange does not touch the downstream afterwards.
     cdef void finish(self, HeaderBlock trailers) noexcept
     # The response cannot be completed: the client must see that. Nor touched afterwards.
@@ -58,6 +60,7 @@ cdef class Downstream(Pollable):   # an exchange's client side
 cdef class Upstream(Pollable):     # an attempt's server side: one lease of a connection
     cdef void send_request(self, HeaderBlock head, bint has_more) noexcept
     cdef bint send_body(self, const uint8_t *p, size_t n) noexcept
+    cdef void push(self) noexcept
     cdef void finish_request(self, HeaderBlock trailers) noexcept
     cdef void pause_reading(self) noexcept
     cdef void resume_reading(self) noexcept
@@ -70,6 +73,7 @@ cdef class Flow(Timed):            # an exchange, as its connections see it
     cdef bint wants_new            # it met a dead pooled connection: only one that nobody has used yet will do
     # from downstream
     cdef void on_request_body(self, const uint8_t *p, size_t n) noexcept
+    cdef void on_request_lull(self) noexcept   # more was announced (Plane.more) and is not there yet
     cdef void on_request_end(self, HeaderBlock trailers) noexcept
     cdef void on_request_fault(self, int fault) noexcept
     cdef void on_downstream_drained(self) noexcept
@@ -81,6 +85,7 @@ cdef class Flow(Timed):            # an exchange, as its connections see it
     cdef void on_informational(self, HeaderBlock head) noexcept
     cdef void on_response_head(self, HeaderBlock head) noexcept
     cdef void on_response_body(self, const uint8_t *p, size_t n) noexcept
+    cdef void on_response_lull(self) noexcept
     cdef void on_response_end(self, HeaderBlock trailers) noexcept
     cdef void on_upstream_drained(self) noexcept
     cdef void on_upstream_lost(self, int loss, int fault) noexcept

@@ -43,6 +43,9 @@ cdef class Downstream(Pollable):
     cdef bint send_body(self, const uint8_t *p, size_t n) noexcept:
         return False
 
+    cdef void push(self) noexcept:
+        pass
+
     cdef void finish(self, HeaderBlock trailers) noexcept:
         pass
 
@@ -66,6 +69,9 @@ cdef class Upstream(Pollable):
     cdef bint send_body(self, const uint8_t *p, size_t n) noexcept:
         return False
 
+    cdef void push(self) noexcept:
+        pass
+
     cdef void finish_request(self, HeaderBlock trailers) noexcept:
         pass
 
@@ -84,6 +90,9 @@ cdef class Upstream(Pollable):
 
 cdef class Flow(Timed):
     cdef void on_request_body(self, const uint8_t *p, size_t n) noexcept:
+        pass
+
+    cdef void on_request_lull(self) noexcept:
         pass
 
     cdef void on_request_end(self, HeaderBlock trailers) noexcept:
@@ -111,6 +120,9 @@ cdef class Flow(Timed):
         pass
 
     cdef void on_response_body(self, const uint8_t *p, size_t n) noexcept:
+        pass
+
+    cdef void on_response_lull(self) noexcept:
         pass
 
     cdef void on_response_end(self, HeaderBlock trailers) noexcept:

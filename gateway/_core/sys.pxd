@@ -28,7 +28,7 @@ cdef extern from "<sys/socket.h>" nogil:
         int l_onoff
         int l_linger
     int AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
-    int SOL_SOCKET, SO_ERROR, SO_LINGER, MSG_NOSIGNAL, MSG_DONTWAIT, SHUT_WR
+    int SOL_SOCKET, SO_ERROR, SO_LINGER, MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE, SHUT_WR
     int socket(int, int, int)
     int connect(int, const sockaddr *, socklen_t)
     int accept4(int, sockaddr *, socklen_t *, int)

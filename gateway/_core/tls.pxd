@@ -130,7 +130,7 @@ cdef inline bint transport_drained(Tls *tls, ssize_t got, size_t n) noexcept nog
         return <size_t> got < n
     return tls.drained and not tls.unread
 
-cdef inline Py_ssize_t transport_send(int fd, Tls *tls, OutQueue *queue, const uint8_t *p, size_t n) noexcept nogil:
+cdef inline Py_ssize_t transport_send(int fd, Tls *tls, OutQueue *queue, const uint8_t *p, size_t n, bint more) noexcept nogil:
     if tls == NULL:
-        return out_send(fd, queue, p, n)
+        return out_send(fd, queue, p, n, more)
     return tls_send(tls, fd, queue, p, n)

@@ -53,6 +53,7 @@ cdef class H1Upstream(Upstream):
     cdef bint got_bytes    # any byte of a response in this lease
     cdef bint drained_due  # the flow was told to pause and waits for on_upstream_drained
     cdef bint broken       # writing failed; what the origin said before is still read
+    cdef bint corked       # the last piece was sent as one that is not the last
     cdef bint shut         # our side was shut down (tunnel)
 
     cdef void lease(self, Flow flow) noexcept

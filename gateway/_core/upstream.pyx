@@ -332,7 +332,9 @@ cdef class H1Upstream(Upstream):
     # ---- writing -------------------------------------------------------------------------------------------------------
 
     cdef void write(self, const uint8_t *p, size_t n) noexcept:
-        cdef Py_ssize_t sent = transport_send(self.fd, self.tls, &self.out, p, n)
+        cdef bint more = self.plane.more and n >= DIRECT
+        cdef Py_ssize_t sent = transport_send(self.fd, self.tls, &self.out, p, n, more)
+        self.corked = more
         if sent < 0 and self.state == UP_FLUSH:
             self.lost(LOSS_RESET, F_NONE)
             return
@@ -352,6 +354,13 @@ cdef class H1Upstream(Upstream):
             self.lost(LOSS_RESET, F_NONE)
         elif self.out.size == 0 and self.shut and self.fd >= 0:
             self.shut_down()
+
+    cdef void push(self) noexcept:
+        cdef int one = 1
+        if self.corked and self.fd >= 0:
+            self.corked = False
+            # Said again, it also pushes out what MSG_MORE holds back (tcp(7)); a Unix socket refuses it, and holds nothing back.
+            setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
 
     cdef void shut_down(self) noexcept:
         """The client has finished its side of a tunnel: so do we, once everything is written."""
@@ -398,7 +407,9 @@ cdef class H1Upstream(Upstream):
                         return
                     in_consume(&self.input, used)
                 else:
+                    self.plane.more = got == SCRATCH
                     used = self.feed(scratch, <size_t> got)
+                    self.plane.more = False
                     if self.state == UP_CLOSED:
                         return
                     if used < <size_t> got and in_append(&self.input, scratch + used, <size_t> got - used) < 0:
@@ -417,6 +428,8 @@ cdef class H1Upstream(Upstream):
                 self.readable = False
                 if got != IO_AGAIN or self.broken:
                     self.lost(self.loss_now(), F_NONE)
+                elif self.flow is not None:
+                    self.flow.on_response_lull()
                 return
         self.plane.poller.push_ready(self)
 
@@ -520,6 +533,8 @@ cdef class H1Upstream(Upstream):
             used += took
             if step == BODY_DATA:
                 # With the last byte of a known length in hand the end can go out in the same write.
+                if self.decoder.framing == FRAME_LENGTH and self.decoder.remaining == 0:
+                    self.plane.more = False
                 self.flow.on_response_body(span.p, span.n)
                 if self.state != UP_BODY:
                     return n
