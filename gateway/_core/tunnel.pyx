@@ -249,7 +249,7 @@ cdef class RawDownstream(Downstream):
     # ---- writing -------------------------------------------------------------------------------------------------------
 
     cdef void write(self, const uint8_t *p, size_t n) noexcept:
-        cdef Py_ssize_t sent = out_send(self.fd, &self.out, p, n)
+        cdef Py_ssize_t sent = out_send(self.fd, &self.out, p, n, False)
         if sent < 0:
             out_clear(&self.out)
             self.lost(FLAG_DC)
