@@ -1,6 +1,7 @@
 """`make bench`: every gateway side by side in one run, interleaved round by round; a table, a verdict on each bar, and JSON."""
 
 import argparse
+import http.client
 import json
 import os
 import shutil
@@ -21,10 +22,12 @@ from perf.children import Children, cpu_time
 from perf.figures import Sample, Verdict, cell_table, judge, median, orders, verdict_table
 from perf.gateways import OURS, Gateway, Origin, fetch, is_here, start_gateway
 from perf.idle import bytes_per_idle
-from perf.load import Load, loadgen_argv, run_loadgen, run_wrk
+from perf.load import Load, loadgen, wrk
 from perf.machine import Cores, free_ports
 from perf.reloads import reload_many
 from perf.routes import as_yaml, many_routes, put, write_targets
+from perf.tls import WANTED, agree
+from perf.traffic import command, tools_of
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -56,14 +59,9 @@ class Bench:
         self.found: dict[str, Any] = {}
         self.notes: list[str] = []
 
-    def send(self, cell: Cell, port: int, seconds: float, rate: float = 0.0) -> Load:
+    def send(self, cell: Cell, gateway: Gateway, seconds: float, rate: float = 0.0) -> Load:
         """The cell's traffic: as fast as it goes, or at a fixed rate."""
-        if cell.wrk and not rate and machine.find_tool("wrk"):
-            return run_wrk(self.children, self.cores.load, port, seconds=seconds, connections=cell.connections, path=cell.path)
-        argv = loadgen_argv(
-            port, seconds=seconds, connections=cell.connections, rate=rate, path=cell.path, upload=cell.upload, close=cell.close
-        )
-        return run_loadgen(self.children, self.cores.load, argv, seconds)
+        return command(cell, gateway, self.children.run, seconds, rate=rate).run(self.children, self.cores.load, seconds)
 
     def sample(self, gateway: Gateway, send: Any) -> Sample:
         """CPU time of the gateway before and after one burst, over the requests that the load generator saw answered."""
@@ -103,31 +101,53 @@ class Bench:
 
     def traffic(self, cell: Cell, gateways: Sequence[Gateway]) -> None:
         say(f"\n## {cell.key}: {cell.what}\n")
-        by_name = {gateway.name: gateway for gateway in gateways}
-        for gateway in gateways:
-            got = fetch(gateway.port, cell.path, body=b"x" * cell.upload if cell.upload else None)
-            if got != (200, cell.answer):
-                self.note(f"{gateway.name}: {cell.path} answers {got[0]} with {got[1]} bytes instead of 200 with {cell.answer}")
-                del by_name[gateway.name]
+        by_name = self.fit_for(cell, gateways)
         samples: dict[str, list[Sample]] = {name: [] for name in by_name}
         for gateway in by_name.values():
-            self.send(cell, gateway.port, 1)  # caches, pools and branch predictors
+            self.send(cell, gateway, 1)  # caches, pools and branch predictors
         for names in orders(list(by_name), self.options.rounds):
             for name in names:
-                port = by_name[name].port
-                samples[name].append(self.sample(by_name[name], lambda port=port: self.send(cell, port, self.options.seconds)))
+                gateway = by_name[name]
+                burst = lambda gateway=gateway: self.send(cell, gateway, self.options.seconds)  # noqa: E731
+                samples[name].append(self.sample(gateway, burst))
         latency = self.latency(cell, by_name, samples)
-        say(cell_table(samples, latency["by_gateway"], OURS))
+        say(cell_table(samples, latency["by_gateway"], OURS, cell.work))
         if latency["rate"]:
             say(f"\np50 and p99 at {latency['rate']:,.0f} requests/s, {latency['of']}")
         for bar in cell.bars:
             self.verdicts.append(judge(cell.key, bar, samples.get(OURS), samples.get(bar.against)))
         self.found[cell.key] = {"samples": {n: [asdict(s) for s in each] for n, each in samples.items()}, "latency": latency}
 
+    def fit_for(self, cell: Cell, gateways: Sequence[Gateway]) -> dict[str, Gateway]:
+        """The gateways that do in a cell what is asked; in TLS also: on the same terms."""
+        missing = [tool for tool in tools_of(cell) if machine.find_tool(tool) is None]
+        if missing:
+            self.note(f"{cell.key} is left out: {missing[0]} was not found; to have it: {machine.HOW[missing[0]]}")
+            return {}
+        run, fit = self.children.run, dict[str, Gateway]()
+        body = b"x" * cell.upload if cell.upload else None
+        for gateway in gateways:
+            port, trusted = (gateway.tls, run / "tls.crt") if cell.tls else (gateway.port, None)
+            try:
+                got = fetch(port, cell.path, body=body, trusted=trusted)
+                terms = agree(run, port) if cell.tls else None
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self.note(f"{cell.key}: {gateway.name} does not answer: {error}")
+                continue
+            if got != (200, cell.answer):
+                self.note(f"{gateway.name}: {cell.path} answers {got[0]} with {got[1]} bytes instead of 200 with {cell.answer}")
+            elif terms not in (None, WANTED):
+                self.note(f"{cell.key}: {gateway.name} agrees on {terms} instead of {WANTED}")
+            else:
+                fit[gateway.name] = gateway
+        if cell.tls and fit:
+            say(f"{WANTED}: {', '.join(fit)}\n")
+        return fit
+
     def latency(self, cell: Cell, by_name: dict[str, Gateway], samples: dict[str, list[Sample]]) -> dict[str, Any]:
         """Latency at one fixed rate for all: half of what nginx could do at most."""
         rates = {name: median([s.rate for s in each]) for name, each in samples.items()}
-        if not rates or self.options.no_latency:
+        if not rates or self.options.no_latency or cell.tls:  # no generator here speaks TLS at a fixed rate
             return {"rate": 0.0, "of": "", "by_gateway": {}}
         slowest = min(rates, key=lambda name: rates[name])
         measure = "nginx" if "nginx" in rates else slowest
@@ -135,7 +155,7 @@ class Bench:
         seen: dict[str, list[Load]] = {name: [] for name in by_name}
         for names in orders(list(by_name), min(3, self.options.rounds)):
             for name in names:
-                seen[name].append(self.send(cell, by_name[name].port, self.options.seconds, rate))
+                seen[name].append(self.send(cell, by_name[name], self.options.seconds, rate))
         return {
             "rate": rate,
             "of": f"half of {measure}'s maximum; open loop, counted from when a request was due",
@@ -169,10 +189,9 @@ class Bench:
             targets = {name: write_targets(hosts, run / f"targets-{hosts * 10}") for name, hosts in sizes.items()}
 
             def send(name: str, port: int, seconds: float) -> Load:
-                if machine.find_tool("wrk"):
-                    return run_wrk(self.children, self.cores.load, port, seconds=seconds, connections=64, targets=targets[name])
-                argv = loadgen_argv(port, seconds=seconds, connections=64, targets=targets[name])
-                return run_loadgen(self.children, self.cores.load, argv, seconds)
+                make = wrk if machine.find_tool("wrk") else loadgen
+                load = make(port, seconds=seconds, connections=64, targets=targets[name])
+                return load.run(self.children, self.cores.load, seconds)
 
             for name in [*sizes, *sizes]:
                 gateway = gateways[name]
@@ -309,7 +328,7 @@ def main(argv: Sequence[str]) -> int:
         machine.go_first()
     about = machine.describe()
     versions = {}
-    for name in (*COLUMNS, "wrk"):
+    for name in (*COLUMNS, "wrk", "h2load", "openssl"):
         tool = machine.find_tool(name)
         if tool is not None:
             versions[name] = machine.tool_version(tool, name)

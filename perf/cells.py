@@ -19,6 +19,13 @@ class Cell:
     bars: tuple[Bar, ...]
     upload: int = 0
     close: bool = False
+    tls: bool = False  # on the port with the certificate, by full handshakes with the terms of tls.py
+    shakes: bool = False  # handshakes alone; no request
+
+    @property
+    def work(self) -> str:
+        """What is counted."""
+        return "handshake" if self.shakes else "request"
 
 
 TRAFFIC = {
@@ -37,6 +44,48 @@ TRAFFIC = {
         Cell("get1m", "keep-alive GET, 1 MiB answer, 16 connections", "/1m", LARGE, 16, False, (Bar(1.00, "haproxy"),)),
         Cell("put1m", "keep-alive POST of 1 MiB, 16 connections", "/upload", 2, 16, False, (Bar(1.00, "haproxy"),), upload=LARGE),
         Cell("close", "a new connection per request, 64 at a time", "/", SMALL, 64, False, (Bar(1.10, "nginx"),), close=True),
+        Cell(
+            "tls40",
+            "TLS 1.3, keep-alive GET, 40-byte answer, 64 connections",
+            "/",
+            SMALL,
+            64,
+            True,
+            (Bar(0.95, "nginx"), Bar(0.95, "haproxy")),
+            tls=True,
+        ),
+        Cell(
+            "tls10k",
+            "TLS 1.3, keep-alive GET, 10 KiB answer, 64 connections",
+            "/10k",
+            MEDIUM,
+            64,
+            True,
+            (Bar(1.00, "nginx"),),
+            tls=True,
+        ),
+        Cell(
+            "tlshake",
+            "full TLS 1.3 handshakes, ECDSA P-256, no request, 16 at a time",
+            "/",
+            SMALL,
+            16,
+            False,
+            (Bar(0.90, "nginx", unit="handshakes per CPU second", least=True),),
+            tls=True,
+            shakes=True,
+        ),
+        Cell(
+            "tlsput1m",
+            "TLS 1.3, keep-alive POST of 1 MiB, 16 connections",
+            "/upload",
+            2,
+            16,
+            False,
+            (Bar(1.05, "nginx"),),
+            upload=LARGE,
+            tls=True,
+        ),
     )
 }
 ROUTES_BAR = Bar(1.05, "10 routes")

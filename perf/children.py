@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +120,9 @@ class Children:
         self.guard.stdin.write(f"{sign}{group}\n")
         self.guard.stdin.flush()
 
-    def start(self, argv: Sequence[str], core: int | None, name: str, *, answer: bool = False) -> subprocess.Popen[str]:
+    def start(
+        self, argv: Sequence[str], core: int | None, name: str, *, answer: bool = False, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         """Starts a process whose errors (and output, unless it is to be read) go to a file of this name."""
         log: IO[str]
         with (self.run / f"{name}.out").open("a") as log:
@@ -130,6 +132,7 @@ class Children:
                 stdout=subprocess.PIPE if answer else log,
                 stderr=log,
                 text=True,
+                env=env,
                 process_group=0,  # not a session: the scheduler groups by session, and all that is measured belongs into one
                 preexec_fn=lambda: tie_to_parent(core),
             )

@@ -33,11 +33,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What a figure must not exceed. `against` names the column it is divided by; empty: the figure stands for itself."""
+    """What a figure must not exceed. `against` names the column it is divided by; empty: the figure stands for itself.
+    `least`: the figure is work per CPU second instead of its reciprocal, and must not fall below the limit."""
 
     limit: float
     against: str = ""
     unit: str = "x"
+    least: bool = False
+
+    def __str__(self) -> str:
+        if self.least:
+            return f"{self.unit}: >= {self.limit:.2f} x {self.against}"
+        return f"<= {self.limit:.2f} x {self.against}" if self.against else f"<= {self.limit:g} {self.unit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,9 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        return None if self.measured is None else self.measured <= self.bar.limit
+        if self.measured is None:
+            return None
+        return self.measured >= self.bar.limit if self.bar.least else self.measured <= self.bar.limit
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "met": self.met}
@@ -77,6 +86,8 @@ def judge(cell: str, bar: Bar, ours: Sequence[Sample] | None, theirs: Sequence[S
     if wrong:
         return Verdict(cell, bar, None, f"{wrong} requests of {bar.against} went wrong")
     each = ratios(ours, theirs)
+    if bar.least:
+        each = [1 / ratio for ratio in each]
     if not each:
         return Verdict(cell, bar, None, "no request was answered")
     return Verdict(cell, bar, median(each), f"rounds {min(each):.2f} to {max(each):.2f}")
@@ -107,29 +118,32 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def cell_table(samples: Mapping[str, Sequence[Sample]], latency: Mapping[str, Mapping[str, float]], ours: str) -> str:
-    """One cell side by side: cost, rate, latency, and ours against each."""
-    rows = [
-        ["gateway", "user us", "system us", "CPU us/request", "ours / it", "requests/s", "core busy", "p50 us", "p99 us", "errors"]
-    ]
+def cell_table(
+    samples: Mapping[str, Sequence[Sample]], latency: Mapping[str, Mapping[str, float]], ours: str, work: str = "request"
+) -> str:
+    """One cell side by side: cost, rate, latency, and ours against each. `work` is what was counted; what is no request has no
+    latency and is told per CPU second too."""
+    is_request = work == "request"
+    rows = [["gateway", "user us", "system us", f"CPU us/{work}", "ours / it", f"{work}s/s", "core busy"]]
+    rows[0] += ["p50 us", "p99 us", "errors"] if is_request else [f"{work}s/CPU s", "errors"]
     for name, each in samples.items():
         figures = column(each)
         against = f"{median(ratios(samples[ours], each)):.2f}" if ours in samples and name != ours else ""
         slow = latency.get(name)
-        rows.append(
-            [
-                name,
-                f"{figures['user_us']:.2f}",
-                f"{figures['system_us']:.2f}",
-                f"{figures['cost_us']:.2f}",
-                against,
-                f"{figures['rate']:,.0f}",
-                f"{figures['busy']:.0%}",
-                f"{slow['p50_us']:,.0f}" if slow else "",
-                f"{slow['p99_us']:,.0f}" if slow else "",
-                f"{figures['errors']:.0f}",
-            ]
-        )
+        row = [
+            name,
+            f"{figures['user_us']:.2f}",
+            f"{figures['system_us']:.2f}",
+            f"{figures['cost_us']:.2f}",
+            against,
+            f"{figures['rate']:,.0f}",
+            f"{figures['busy']:.0%}",
+        ]
+        if is_request:
+            row += [f"{slow['p50_us']:,.0f}" if slow else "", f"{slow['p99_us']:,.0f}" if slow else ""]
+        else:
+            row.append(f"{1e6 / figures['cost_us']:,.0f}")
+        rows.append([*row, f"{figures['errors']:.0f}"])
     return markdown(rows)
 
 
@@ -137,10 +151,9 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
     rows = [["cell", "bar", "measured", "verdict", ""]]
     for verdict in verdicts:
         bar = verdict.bar
-        limit = f"<= {bar.limit:.2f} x {bar.against}" if bar.against else f"<= {bar.limit:g} {bar.unit}"
         measured = ""
         if verdict.measured is not None:
             measured = f"{verdict.measured:.2f}" if bar.against else f"{verdict.measured:.4g} {bar.unit}"
         word = {None: "not measured", True: "met", False: "MISSED"}[verdict.met]
-        rows.append([verdict.cell, limit, measured, word, verdict.note])
+        rows.append([verdict.cell, str(bar), measured, word, verdict.note])
     return markdown(rows)

@@ -1,6 +1,7 @@
 """The origin and the gateways: how each is configured, started and asked whether it is up."""
 
 import http.client
+import ssl
 import string
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from subprocess import Popen
 
 from perf.children import Children, wait_until
 from perf.machine import Cores, find_tool, free_ports, raise_files
+from perf.tls import HOST, make_certificate
 
 HERE = Path(__file__).resolve().parent
 PEERS = ("nginx", "haproxy", "envoy")
@@ -24,9 +26,21 @@ def fill(template: str, into: Path, **values: object) -> Path:
     return into
 
 
-def fetch(port: int, path: str = "/", host: str = "bench.test", body: bytes | None = None) -> tuple[int, int]:
-    """One request: the status, and the length of what was received."""
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+class NamedConnection(http.client.HTTPSConnection):
+    """HTTPS to 127.0.0.1 that asks for the certificate of the bench's name and verifies it."""
+
+    def __init__(self, port: int, trusted: Path) -> None:
+        self.trust = ssl.create_default_context(cafile=str(trusted))
+        super().__init__("127.0.0.1", port, timeout=10, context=self.trust)
+
+    def connect(self) -> None:
+        http.client.HTTPConnection.connect(self)
+        self.sock = self.trust.wrap_socket(self.sock, server_hostname=HOST)
+
+
+def fetch(port: int, path: str = "/", host: str = HOST, body: bytes | None = None, trusted: Path | None = None) -> tuple[int, int]:
+    """One request: the status, and the length of what was received. `trusted`: in TLS, with this certificate."""
+    conn = NamedConnection(port, trusted) if trusted else http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         conn.request("GET" if body is None else "POST", path, body=body, headers={"Host": host})
         answer = conn.getresponse()
@@ -77,6 +91,7 @@ class Gateway:
 
     name: str
     port: int
+    tls: int
     admin: int
     child: Popen[str]
     label: str = ""
@@ -119,8 +134,18 @@ def start_gateway(
     """Starts a gateway on its core and waits until it forwards. `config`, made for `ports`, takes the place of ours in peers/.
     `wrap` stands before the command."""
     run, label = children.run, label or name
-    port, admin = ports or tuple(free_ports(2))
-    values = {"port": port, "admin": admin, "origin": origin.port, "upload": origin.upload_port, "run": run, "files": raise_files()}
+    tls, *rest = free_ports(3)
+    port, admin = ports or rest
+    make_certificate(run)
+    values = {
+        "port": port,
+        "tls": tls,
+        "admin": admin,
+        "origin": origin.port,
+        "upload": origin.upload_port,
+        "run": run,
+        "files": raise_files(),
+    }
     if name == OURS:
         ours = ours_argv()
         if ours is None:
@@ -139,13 +164,13 @@ def start_gateway(
             "envoy": [path, "--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c", str(config)],
         }[name]
     child = children.start([*wrap, *argv], cores.gateway, label)
-    gateway = Gateway(name, port, admin, child, label, config)
+    gateway = Gateway(name, port, tls, admin, child, label, config)
     wait_for(child, port, run, label)
     return gateway
 
 
 def wait_for(
-    child: Popen[str], port: int, run: Path, label: str, *, upload: bool = False, path: str = "/", host: str = "bench.test"
+    child: Popen[str], port: int, run: Path, label: str, *, upload: bool = False, path: str = "/", host: str = HOST
 ) -> None:
     """Waits until a request is answered with 200; when the process ends instead, says what it had to say."""
 

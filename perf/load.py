@@ -1,13 +1,15 @@
-"""The two load generators: wrk, and loadgen.c beside this file. Both answer with one `Load`."""
+"""The load generators: wrk, loadgen.c and shakes.py beside this file, h2load. All answer with one `Load`."""
 
 import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from perf.children import Children
 from perf.machine import ROOT, find_tool
@@ -70,6 +72,44 @@ def parse_loadgen(text: str) -> Load:
     return Load(**{name: told[name] for name in ("done", "failed", "bad_status", "seconds", "p50_us", "p99_us", "max_us", "over")})
 
 
+def parse_h2load(text: str) -> Load:
+    """Reads h2load's report of a run of fixed length. What is in flight at the end is neither done nor failed; but h2load is
+    silent about requests whose connection broke, so what was begun beyond one for each client has failed."""
+    clients = re.search(r": (\d+) total client\(s\)\.", text)
+    finished = re.search(r"^finished in ([\d.]+)(us|ms|s|m),", text, re.M)
+    words = ("started", "done", "succeeded", "failed", "errored", "timeout")
+    requests = re.search(r"^requests: \d+ total" + "".join(rf", (\d+) {word}" for word in words), text, re.M)
+    statuses = re.search(r"^status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text, re.M)
+    if not (clients and finished and requests and statuses):
+        raise ValueError(f"h2load reported nothing: {text.strip()[:200]!r}")
+    told = dict(zip(words, (int(n) for n in requests.groups()), strict=True))
+    good, *bad = (int(n) for n in statuses.groups())
+    longest = re.search(r"^time for request:\s+\S+\s+([\d.]+)(us|ms|s|m)\s", text, re.M)
+    return Load(
+        done=good + sum(bad),
+        failed=told["errored"] + told["timeout"] + max(0, told["started"] - told["done"] - int(clients.group(1))),
+        bad_status=sum(bad),
+        seconds=float(finished.group(1)) * UNITS[finished.group(2)] / 1e6,
+        max_us=float(longest.group(1)) * UNITS[longest.group(2)] if longest else 0.0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A load generator with its arguments, and how its report is read."""
+
+    name: str
+    argv: Sequence[str]
+    parse: Callable[[str], Load]
+    env: Mapping[str, str] | None = None
+
+    def start(self, children: Children, core: int) -> "subprocess.Popen[str]":
+        return children.start(self.argv, core, self.name, answer=True, env=self.env)
+
+    def run(self, children: Children, core: int, seconds: float) -> Load:
+        return self.parse(children.finish(self.start(children, core), seconds + 15))
+
+
 def build_loadgen() -> str:
     """Compiles loadgen.c when it is newer than its program; returns the program's path."""
     source, program = HERE / "loadgen.c", ROOT / "build" / "perf" / "loadgen"
@@ -108,20 +148,41 @@ def loadgen_argv(
     return argv
 
 
-def run_loadgen(children: Children, core: int, argv: Sequence[str], seconds: float) -> Load:
-    return parse_loadgen(children.finish(children.start(argv, core, "loadgen", answer=True), seconds + 15))
+def loadgen(port: int, **more: Any) -> Command:
+    return Command("loadgen", loadgen_argv(port, **more), parse_loadgen)
 
 
-def run_wrk(
-    children: Children, core: int, port: int, *, seconds: float, connections: int, path: str = "/", targets: Path | None = None
-) -> Load:
-    """One thread of wrk. wrk counts in whole seconds."""
-    wrk = find_tool("wrk")
-    if not wrk:
+def wrk(
+    port: int,
+    *,
+    seconds: float,
+    connections: int,
+    path: str = "/",
+    targets: Path | None = None,
+    tls: Mapping[str, str] | None = None,
+) -> Command:
+    """One thread of wrk. wrk counts in whole seconds. `tls`: the environment of a client that speaks it."""
+    program = find_tool("wrk")
+    if not program:
         raise RuntimeError("wrk is missing")
-    argv = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"]
+    where = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+    argv = [program, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"]
     if targets:
-        argv += ["-s", str(HERE / "targets.lua"), f"http://127.0.0.1:{port}/", "--", str(targets)]
+        argv += ["-s", str(HERE / "targets.lua"), f"{where}/", "--", str(targets)]
     else:
-        argv += ["-H", "Host: bench.test", f"http://127.0.0.1:{port}{path}"]
-    return parse_wrk(children.finish(children.start(argv, core, "wrk", answer=True), seconds + 15))
+        argv += ["-H", "Host: bench.test", f"{where}{path}"]
+    return Command("wrk", argv, parse_wrk, tls)
+
+
+def h2load(port: int, *, seconds: float, connections: int, path: str, body: Path, options: Sequence[str]) -> Command:
+    """Uploads of one file over HTTP/1.1 in TLS; `options` say what is offered in its handshake."""
+    program = find_tool("h2load")
+    if not program:
+        raise RuntimeError("h2load is missing")
+    argv = [program, "--h1", "-t1", f"-c{connections}", "-D", f"{round(seconds * 1000)}ms", "-d", str(body), *options]
+    return Command("h2load", [*argv, f"--connect-to=127.0.0.1:{port}", f"https://bench.test:{port}{path}"], parse_h2load)
+
+
+def shakes(port: int, *, seconds: float, connections: int, env: Mapping[str, str]) -> Command:
+    argv = [sys.executable, str(HERE / "shakes.py"), str(port), f"{seconds:g}", str(connections)]
+    return Command("shakes", argv, parse_loadgen, env)

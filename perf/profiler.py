@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from perf import machine
@@ -18,23 +18,20 @@ from perf.bench import end_on_signals, say, workshop
 from perf.cells import COLUMNS, TRAFFIC, Cell
 from perf.children import Children, cpu_time, process_tree
 from perf.gateways import OURS, Gateway, Origin, start_gateway
-from perf.load import Load, loadgen_argv, parse_loadgen, run_loadgen
+from perf.load import Command, Load
 from perf.machine import Cores
+from perf.traffic import command, tools_of
 
 
-def cell_argv(cell: Cell, port: int, seconds: float, connections: int = 0) -> list[str]:
-    return loadgen_argv(
-        port, seconds=seconds, connections=connections or cell.connections, path=cell.path, upload=cell.upload, close=cell.close
-    )
+def own_times(root: int) -> dict[int, int]:
+    """CPU nanoseconds of each process of a tree so far."""
+    tasks = {pid: Path(f"/proc/{pid}/task").iterdir() for pid in process_tree(root)}
+    return {pid: sum(int((task / "schedstat").read_text().split()[0]) for task in each) for pid, each in tasks.items()}
 
 
-def busiest(root: int) -> int:
-    """The process of a tree that has used most CPU time: the worker, once it has served."""
-    return max(process_tree(root), key=lambda pid: sum(own_ns(pid)))
-
-
-def own_ns(pid: int) -> list[int]:
-    return [int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir()]
+def busiest(before: Mapping[int, int], after: Mapping[int, int]) -> int:
+    """The process that used most CPU time between two readings: the worker, if it served meanwhile."""
+    return max(after, key=lambda pid: after[pid] - before.get(pid, 0))
 
 
 def report(tool: str, data: Path, sort: str, lines: int) -> list[str]:
@@ -62,27 +59,34 @@ def profile(children: Children, cores: Cores, gateway: Gateway, cell: Cell, opti
     tool = machine.find_tool("perf")
     if tool is None:
         raise RuntimeError(machine.missing_line("perf"))
-    run_loadgen(children, cores.load, cell_argv(cell, gateway.port, 1), 1)
-    pid, seconds = busiest(gateway.pid), options.seconds
+
+    def traffic(seconds: float) -> Command:
+        return command(cell, gateway, children.run, seconds, connections=options.connections, steady=True)
+
+    at_first = own_times(gateway.pid)
+    traffic(1).run(children, cores.load, 1)
+    pid, seconds = busiest(at_first, own_times(gateway.pid)), options.seconds
     data = children.run / "perf.data"
     before = cpu_time(gateway.pid)
-    load = children.start(cell_argv(cell, gateway.port, seconds), cores.load, "loadgen", answer=True)
+    sent = traffic(seconds)
+    load = sent.start(children, cores.load)
     record = children.start(
         [tool, "record", "-q", "-F", "4999", "-o", str(data), "-p", str(pid), "--", "sleep", str(seconds)], cores.load, "perf"
     )
     children.finish(record, seconds + 30)
-    seen = parse_loadgen(children.finish(load, seconds + 30))
+    seen = sent.parse(children.finish(load, seconds + 30))
     user_us, system_us = cpu_time(gateway.pid).since(before)
     if not data.exists():
         raise RuntimeError(f"perf recorded nothing: {(children.run / 'perf.out').read_text().strip()}")
     user, kernel = split(report(tool, data, "dso", 1000))
     cost = (user_us + system_us) / max(1, seen.done)
-    say(f"\n{seen.done:,} requests, {seen.errors} errors, {cost:.2f} us of CPU each: {user:.1f} % user, {kernel:.1f} % kernel\n")
+    shares = f"{user:.1f} % user, {kernel:.1f} % kernel"
+    say(f"\n{seen.done:,} {cell.work}s, {seen.errors} errors, {cost:.2f} us of CPU each: {shares}\n")
     say("shared objects")
     say("\n".join(report(tool, data, "dso", 15)))
     functions = report(tool, data, "dso,symbol", 2000)
     for title, mark in (("user space", "[.]"), ("kernel", "[k]")):
-        say(f"\n{title}: share of all, us per request, function")
+        say(f"\n{title}: share of all, us per {cell.work}, function")
         for line in [line for line in functions if mark in line][: options.lines]:
             share, _, rest = line.strip().partition("%")
             say(f"{float(share):6.2f} % {float(share) * cost / 100:6.3f}  {' '.join(rest.split())}")
@@ -112,12 +116,17 @@ def control(pid: int, *argv: str) -> None:
 def callgrind(children: Children, cores: Cores, gateway: Gateway, cell: Cell, options: argparse.Namespace) -> None:
     """Counts while the cell's traffic runs, in the worker alone; what is fixed per turn of the loop is in it as well."""
     run = children.run
-    run_loadgen(children, cores.load, cell_argv(cell, gateway.port, 2, options.connections), 2)
-    pid = busiest(gateway.pid)
+
+    def traffic(seconds: float) -> Load:
+        sent = command(cell, gateway, run, seconds, connections=options.connections, steady=True)
+        return sent.run(children, cores.load, seconds)
+
+    at_first = own_times(gateway.pid)
+    traffic(2)
+    pid = busiest(at_first, own_times(gateway.pid))
     control(pid, "-z")
     control(pid, "-i", "on")
-    seconds = options.seconds
-    load: Load = run_loadgen(children, cores.load, cell_argv(cell, gateway.port, seconds, options.connections), seconds)
+    load = traffic(options.seconds)
     control(pid, "-i", "off")
     before = set(dumps_of(run, pid))
     control(pid, "-d")
@@ -127,7 +136,7 @@ def callgrind(children: Children, cores: Cores, gateway: Gateway, cell: Cell, op
     argv = ["callgrind_annotate", "--threshold=95", str(new[-1])]
     out = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=True).stdout
     done = max(1, load.done)
-    say(f"\n{gateway.name}: {totals(out) / done:,.0f} instructions for each of {load.done:,} requests; {load.errors} errors\n")
+    say(f"\n{gateway.name}: {totals(out) / done:,.0f} instructions for each of {load.done:,} {cell.work}s; {load.errors} errors\n")
     shown = 0
     for line in out.splitlines():
         found = re.match(r"\s*([\d,]+)\s+\(\s*([\d.]+)%\)\s+(\S.*)", line)
@@ -143,13 +152,19 @@ def main(verb: str, argv: Sequence[str]) -> int:
     parser.add_argument("--gateway", choices=COLUMNS, default=OURS)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--lines", type=int, default=30, help="functions in a list (30)")
-    parser.add_argument("--connections", type=int, default=0, help="callgrind: connections (those of the cell)")
+    parser.add_argument("--connections", type=int, default=0, help="connections (those of the cell)")
     parser.add_argument("--keep", help="profile: copy perf's data to this path")
+    parser.add_argument("--urgent", action="store_true", help="go before what else runs on this machine (root)")
     options = parser.parse_args(argv)
     end_on_signals()
     machine.raise_files()
+    missing = [tool for tool in tools_of(TRAFFIC[options.cell]) if machine.find_tool(tool) is None]
+    if missing:
+        raise SystemExit(machine.missing_line(missing[0]))
     cores = Cores.choose(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores.load})
+    if options.urgent:
+        machine.go_first()
     wrap: list[str] = []
     with workshop() as run, Children(run) as children:
         if verb == "callgrind":

@@ -5,13 +5,16 @@ from pathlib import Path
 from gateway.sources.files import load
 from perf.gateways import Origin, fill
 from perf.routes import RULES, many_routes, write_config
+from perf.tls import make_certificate
 
 
 def test_the_gateway_column_loads_without_a_problem(tmp_path: Path) -> None:
-    path = fill("isthmus.yaml", tmp_path / "isthmus.yaml", port=8080, admin=9901, origin=9001, upload=9002)
+    make_certificate(tmp_path)
+    ports = {"port": 8080, "tls": 8443, "admin": 9901, "origin": 9001, "upload": 9002}
+    path = fill("isthmus.yaml", tmp_path / "isthmus.yaml", run=tmp_path, **ports)
     loaded = load(path)
     assert not loaded.problems and loaded.config is not None
-    assert [listener.name for listener in loaded.config.listeners] == ["web"]
+    assert [listener.name for listener in loaded.config.listeners] == ["web", "web-tls"]
 
 
 def test_many_routes_load_without_a_problem(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from perf.idle import close_all, exchange_once, open_idle
-from perf.load import Load, build_loadgen, loadgen_argv, parse_loadgen, parse_wrk
+from perf.load import Load, build_loadgen, loadgen_argv, parse_h2load, parse_loadgen, parse_wrk
 from perf.reloads import LAG, SWAP, gauge_ms
 from perf.routes import RULES, many_routes, targets_of, write_config, write_targets
 from perf.upload_origin import content_length, serve_once
@@ -27,6 +27,18 @@ WRK = """Running 1s test @ http://127.0.0.1:19000/
      90%  950.00us
      99%    4.51ms
   33035 requests in 1.01s, 6.17MB read
+"""
+H2LOAD = """starting benchmark...
+spawning thread #0: 16 total client(s). Timing-based test with 0s of warm-up time and 2s of main duration for measurements.
+Cipher: TLS_AES_128_GCM_SHA256
+
+finished in 2.01s, 158.50 req/s, 23.06KB/s
+requests: 317 total, 333 started, 317 done, 317 succeeded, 0 failed, 0 errored, 0 timeout
+status codes: 317 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 46.13KB (47233) total, 33.43KB (34236) headers (space savings 0.00%), 634B (634) data
+                     min         max         mean         sd        +/- sd
+time for request:     6.04ms     84.41ms     33.77ms     12.48ms    63.41%
+time for connect:     2.22ms     28.77ms     18.27ms      9.11ms    62.50%
 """
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n" + b"x" * 40
 
@@ -44,12 +56,30 @@ def test_a_report_of_wrk_with_every_kind_of_error() -> None:
     assert (load.failed, load.bad_status, load.errors) == (10, 5, 15)
 
 
+def test_a_report_of_h2load() -> None:
+    load = parse_h2load(H2LOAD)
+    assert (load.done, load.errors, load.seconds, load.max_us) == (317, 0, 2.01, 84410.0)
+
+
+def test_a_report_of_h2load_with_every_kind_of_error() -> None:
+    """Sixteen clients have a request each in flight at the end; of two more nobody says what became of them."""
+    text = H2LOAD.replace(
+        "317 total, 333 started, 317 done, 317 succeeded, 0 failed, 0 errored",
+        "323 total, 341 started, 323 done, 315 succeeded, 8 failed, 6 errored",
+    )
+    text = text.replace("317 2xx, 0 3xx, 0 4xx, 0 5xx", "315 2xx, 0 3xx, 0 4xx, 2 5xx")
+    load = parse_h2load(text)
+    assert (load.done, load.failed, load.bad_status) == (317, 6 + 2, 2)
+
+
 def test_minutes_and_nothing() -> None:
     assert parse_wrk("  10 requests in 1.50m, 1KB read").seconds == 90.0
     with pytest.raises(ValueError, match="wrk reported nothing"):
         parse_wrk("unable to connect to 127.0.0.1:1 Connection refused")
     with pytest.raises(ValueError, match="loadgen reported nothing"):
         parse_loadgen("")
+    with pytest.raises(ValueError, match="h2load reported nothing"):
+        parse_h2load("unable to connect")
 
 
 def test_gauges_of_several_workers() -> None:

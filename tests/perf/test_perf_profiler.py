@@ -2,13 +2,19 @@
 
 import pytest
 
-from perf.profiler import split, totals
+from perf.profiler import busiest, split, totals
 
 
 def test_the_kernel_share_is_told_from_user_space() -> None:
     lines = ["    75.81%  [kernel.kallsyms]", "    20.18%  engine.cpython-311.so", "     3.95%  libc.so.6", "     0.05%  [vdso]"]
     user, kernel = split(lines)
     assert round(user, 2) == 24.18 and kernel == 75.81
+
+
+def test_the_worker_is_told_from_a_supervisor_that_worked_hard_before() -> None:
+    """The supervisor has used more in all, reading its configuration; the worker used more while it served."""
+    supervisor, worker, new = 10, 11, 12
+    assert busiest({supervisor: 900, worker: 100}, {supervisor: 901, worker: 300, new: 50}) == worker
 
 
 def test_instructions_of_a_dump() -> None:
