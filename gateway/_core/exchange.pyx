@@ -57,7 +57,7 @@ from gateway._core.types cimport (
     Ref,
     Span,
 )
-from gateway._core.upstream cimport H1Upstream, dial
+from gateway._core.upstream cimport dial
 from gateway._core.validate cimport filter_trailers
 
 cdef enum:
@@ -308,7 +308,7 @@ cdef class Exchange(Flow):
             self.downstream.pause_reading()
 
     cdef int phase_send(self) noexcept:
-        cdef H1Upstream upstream = <H1Upstream> self.upstream
+        cdef Upstream upstream = self.upstream
         self.leased = True
         self.cluster.active += 1
         self.cluster.series.active += 1
@@ -380,7 +380,7 @@ cdef class Exchange(Flow):
         if self.replayable and not self.tunnel:
             # Kept only where another attempt could be allowed to send it again: for any method as long as nothing was written.
             if (
-                not is_idempotent(self.request.method) and self.upstream is not None and (<H1Upstream> self.upstream).sent
+                not is_idempotent(self.request.method) and self.upstream is not None and self.upstream.sent
                 or self.replay.size + n > MAX_REPLAY
                 or out_append(&self.replay, p, n) < 0
             ):

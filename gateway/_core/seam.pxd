@@ -58,6 +58,9 @@ cdef class Downstream(Pollable):   # an exchange's client side
     cdef void open_tunnel(self) noexcept
 
 cdef class Upstream(Pollable):     # an attempt's server side: one lease of a connection
+    cdef uint64_t sent                 # bytes written in this lease
+    # The flow has it from now on, until the answer's end, cancel, or on_upstream_lost.
+    cdef void lease(self, Flow flow) noexcept
     cdef void send_request(self, HeaderBlock head, bint has_more) noexcept
     cdef bint send_body(self, const uint8_t *p, size_t n) noexcept
     cdef void push(self) noexcept

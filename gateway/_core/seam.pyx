@@ -63,6 +63,9 @@ cdef class Downstream(Pollable):
 
 
 cdef class Upstream(Pollable):
+    cdef void lease(self, Flow flow) noexcept:
+        pass
+
     cdef void send_request(self, HeaderBlock head, bint has_more) noexcept:
         pass
 

@@ -429,7 +429,7 @@ cdef class Tunnel(Flow):
         self.upstream_us = self.plane.poller.now_us - self.attempt_us
         self.active_ms = self.plane.poller.now_ms
         down.state = RAW_OPEN
-        (<H1Upstream> upstream).lease(self)
+        upstream.lease(self)
         upstream.open_tunnel()
         if down.input.end > down.input.start:
             self.on_request_body(down.input.data + down.input.start, down.input.end - down.input.start)
@@ -502,7 +502,7 @@ cdef class Tunnel(Flow):
             return
         if self.upstream is not None:
             # what the endpoint takes is a sign of life too, and is told to nobody while it goes on
-            sent = (<H1Upstream> self.upstream).sent
+            sent = self.upstream.sent
             if sent != self.sent:
                 self.sent = sent
                 self.active_ms = self.plane.poller.now_ms

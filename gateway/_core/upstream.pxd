@@ -38,7 +38,6 @@ cdef class H1Upstream(Upstream):
     cdef BodyDecoder decoder
     cdef InBuf input
     cdef OutQueue out
-    cdef uint64_t sent     # bytes written in this lease
     cdef uint32_t leases   # how many it has served; > 1: it came from the pool
     cdef uint8_t state     # UpState
     cdef uint8_t method    # of the request: decides the response's framing
@@ -56,7 +55,6 @@ cdef class H1Upstream(Upstream):
     cdef bint corked       # the last piece was sent as one that is not the last
     cdef bint shut         # our side was shut down (tunnel)
 
-    cdef void lease(self, Flow flow) noexcept
     cdef void read(self) noexcept
     cdef size_t feed(self, const uint8_t *p, size_t n) noexcept
     cdef size_t feed_head(self, const uint8_t *p, size_t n) noexcept
