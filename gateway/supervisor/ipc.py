@@ -208,13 +208,20 @@ class Channel:
             self._loop.remove_writer(self._sock.fileno())
 
     def _on_readable(self) -> None:
+        # Until there is nothing left, or the end. An end with bytes unread over there comes with an error, after which the loop watches
+        # this descriptor no more: who reads one piece for each call would never see it.
+        while not self.closed and self._read():
+            pass
+
+    def _read(self) -> bool:
+        """Takes one piece; whether there may be more."""
         try:
             chunk, ancillary, flags, _ = self._sock.recvmsg(READ_SIZE, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
             self.close()
-            return
+            return False
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds = array.array("i")
@@ -222,9 +229,10 @@ class Channel:
                 self._fds.extend(fds)
         if not chunk or flags & socket.MSG_CTRUNC:
             self.close()
-            return
+            return False
         self._inbox += chunk
         self._deliver()
+        return True
 
     def _deliver(self) -> None:
         while len(self._inbox) >= LENGTH.size and not self.closed:

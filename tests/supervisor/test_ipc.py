@@ -100,6 +100,21 @@ def test_a_table_larger_than_every_buffer_passes_with_descriptors_before_and_aft
     run(story())
 
 
+def test_last_words_and_the_end_are_both_seen_when_they_come_at_once_and_something_was_left_unread() -> None:
+    async def story() -> None:
+        ours, theirs = socket.socketpair()
+        supervisor = End(ours, ipc.Up)
+        supervisor.channel.send(ipc.Drain(1))
+        worker = End(theirs, ipc.Down)
+        worker.channel.send(ipc.Hello(17))
+        worker.channel.close()
+        assert await supervisor.got.get() == (ipc.Hello(17), None)
+        await supervisor.ended.wait()
+        assert supervisor.channel.closed
+
+    run(story())
+
+
 def test_the_other_side_hanging_up_closes_once_and_leaks_nothing() -> None:
     async def story() -> None:
         before = open_fds()
