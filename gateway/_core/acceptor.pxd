@@ -25,6 +25,8 @@ cdef class Acceptor(Pollable):
 
     cdef int start(self, Plane plane, int fd, uint64_t bind_id) except -1
     cdef void rebind(self) noexcept        # after a swap
+    cdef void accept(self, int left) noexcept  # what has come, `left` connections at most
+    cdef void take_rest(self) noexcept     # all that wait; before stop
     cdef void stop(self) noexcept
     cdef void enter(self) noexcept         # a connection begins
     cdef void leave(self) noexcept         # and is closed

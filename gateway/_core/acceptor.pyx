@@ -35,6 +35,7 @@ from gateway._core.sys cimport (
 cdef enum:
     ACCEPTS = 64           # connections taken per turn
     REST_MS = 100          # pause of accepting when descriptors are out
+    QUEUE = 65536          # connections in an accept queue, at most
 
 
 cdef class Acceptor(Pollable):
@@ -100,8 +101,14 @@ cdef class Acceptor(Pollable):
         self.plane.counters.bump(S_CONNECTIONS_CLOSED, 1)
 
     cdef void on_io(self, uint32_t events) noexcept:
+        self.accept(ACCEPTS)
+
+    cdef void take_rest(self) noexcept:
+        # who waits in the queue has a connection already, as it sees it
+        self.accept(QUEUE)
+
+    cdef void accept(self, int left) noexcept:
         cdef int fd
-        cdef int left = ACCEPTS
         cdef uint32_t most = 0
         if self.port != NONE:
             most = self.limits().max_connections
@@ -114,6 +121,8 @@ cdef class Acceptor(Pollable):
                 if errno != EAGAIN:
                     # EMFILE, ENFILE, ENOBUFS, ENOMEM: the socket stays readable; without a rest the loop would spin on it
                     self.plane.counters.bump(S_CONNECTIONS_REFUSED, 1)
+                    if self.resting:
+                        return
                     self.resting = True
                     self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + REST_MS)
                     self.plane.poller.remove(self, True)

@@ -86,5 +86,6 @@ cdef class H1Downstream(Downstream):
     cdef void lost(self, uint32_t flag) noexcept
     cdef void close(self) noexcept
     cdef void set_deadline(self, uint64_t deadline) noexcept
+    cdef void await_request(self) noexcept
     cdef const LimitsRec *limits(self) noexcept
     cdef bint must_close(self, HeaderBlock head) noexcept

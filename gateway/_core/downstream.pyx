@@ -79,6 +79,7 @@ cdef enum:
     STALL_BYTES = 16384
     HALF_CLOSED_MS = 800   # silence towards a client that has finished sending, after which it counts as gone
     MIN_RATE = 240         # bytes per second of request content, after the body timeout
+    LAST_CALL_MS = 500     # how long an idle connection may still bring a request once draining has begun
 
 cdef dict STATES = {
     DOWN_IDLE: "idle", DOWN_HEAD: "head", DOWN_BODY: "body", DOWN_WAIT: "wait", DOWN_TUNNEL: "tunnel", DOWN_FLUSH: "flush",
@@ -113,11 +114,11 @@ cdef class H1Downstream(Downstream):
             self.plane.counters.bump(S_CONNECTIONS_REFUSED, 1)
             return
         self.acceptor.enter()
-        self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
+        self.await_request()
 
     cdef void take_over(self, Pollable door, const uint8_t *p, size_t n) noexcept:
         self.plane.poller.replace(door, self)
-        self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
+        self.await_request()
         if n and in_append(&self.input, p, n) < 0:
             self.close()
             return
@@ -134,6 +135,13 @@ cdef class H1Downstream(Downstream):
     cdef void set_deadline(self, uint64_t deadline) noexcept:
         self.deadline = deadline
         self.plane.wheel.arm(&self.timer, deadline)
+
+    cdef void await_request(self) noexcept:
+        """How long the next request may be in coming."""
+        cdef uint64_t patience = self.limits().idle_timeout
+        if self.plane.draining and patience > LAST_CALL_MS:
+            patience = LAST_CALL_MS
+        self.set_deadline(self.plane.poller.now_ms + patience)
 
     # ---- readiness -----------------------------------------------------------------------------------------------------
 
@@ -175,7 +183,8 @@ cdef class H1Downstream(Downstream):
             if now < self.deadline:
                 self.set_deadline(self.deadline)
                 return
-            self.plane.counters.bump(S_DEADLINE_IDLE, 1)
+            if not self.plane.draining:
+                self.plane.counters.bump(S_DEADLINE_IDLE, 1)
             self.close()
         elif self.state == DOWN_HEAD:
             if now < self.head_ms + limits.header_timeout:
@@ -579,7 +588,7 @@ cdef class H1Downstream(Downstream):
             tls_rest(self.tls)
         # Answers that a client does not fetch: no further request until it does, see write.
         self.paused = self.out.size > HIGH_WATER
-        self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
+        self.await_request()
         if not self.paused and (self.readable or self.input.end > self.input.start):
             self.plane.poller.push_ready(self)
 
@@ -637,7 +646,7 @@ cdef class H1Downstream(Downstream):
             if self.state == DOWN_FLUSH:
                 self.end_after_flush()
             elif self.state == DOWN_IDLE:
-                self.set_deadline(self.plane.poller.now_ms + self.limits().idle_timeout)
+                self.await_request()
             elif self.shut and self.state == DOWN_TUNNEL:
                 self.shut_down()
 
@@ -703,9 +712,9 @@ cdef class H1Downstream(Downstream):
         self.acceptor.leave()
 
     cdef void drain(self) noexcept:
-        """Closes at the next moment at which nobody loses anything by it."""
-        if self.state == DOWN_IDLE and self.out.size == 0 and not self.readable and self.input.end == self.input.start:
-            self.close()
+        """An idle connection is not closed at once: a request may be on its way to it, and would be lost without an answer."""
+        if self.state == DOWN_IDLE:
+            self.await_request()
 
     cdef void cut(self) noexcept:
         self.lost(0)

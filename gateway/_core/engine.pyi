@@ -26,7 +26,7 @@ class Engine:
     def listen(self, fd: int, bind_id: int) -> None:
         """Accepts from a listening, non-blocking descriptor (kept, not owned) for the port with this 64-bit id."""
     def unlisten(self, bind_id: int) -> None:
-        """Stops accepting on that port; its connections go on."""
+        """Takes the connections that wait on that port, and none after them; those that are open go on."""
     def set_server_tls(self, listener: int, tls: ServerTLS | None) -> None:
         """What the listener with this 64-bit id shows to its clients, from the next handshake on; None: it refuses all."""
     def set_client_tls(self, cluster: int, tls: ClientTLS | None) -> None:
@@ -35,7 +35,8 @@ class Engine:
     def set_certificate_reader(self, read: Callable[[bytes], bytes] | None) -> None:
         """read makes X-Forwarded-Client-Cert of the DER of a client's verified certificate, once a handshake."""
     def drain(self, deadline_ms: int) -> None:
-        """From now on every response says Connection: close; idle connections close; after deadline_ms the rest is closed hard."""
+        """From now on every response says Connection: close, and a connection that brings no request within half a second closes.
+        Ports accept until unlisten. After deadline_ms what is left is closed hard."""
     @property
     def connections(self) -> int:
         """Open downstream connections, tunnels included; 0 means drained."""

@@ -143,6 +143,8 @@ cdef class Engine:
     def unlisten(self, bind_id):
         acceptor = self.acceptors.pop(bind_id, None)
         if acceptor is not None:
+            self.plane.poller.refresh()
+            (<Acceptor> acceptor).take_rest()
             (<Acceptor> acceptor).stop()
             self.stopped.append(acceptor)
 
@@ -171,8 +173,6 @@ cdef class Engine:
         self.plane.draining = True
         self.plane.poller.refresh()
         self.drain_deadline = self.plane.poller.now_ms + <uint64_t> deadline_ms
-        for acceptor in self.acceptors.values():
-            (<Acceptor> acceptor).stop()
         for pollable in self.pollables():
             (<Pollable> pollable).drain()
 

@@ -68,6 +68,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._skip_delay = asyncio.Event()
         self._is_stopping = False
+        self._is_draining = False
         self._was_ready = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self.reconciler = Reconciler(options.config, self._apply)
@@ -169,6 +170,8 @@ class Supervisor:
 
     def _apply(self, revision: Revision) -> list[Problem]:
         """Puts a revision to use: sockets first, then the workers. Answers what could not be done."""
+        if self._is_draining:
+            return []  # the ports are closed, and stay so
         if self._fleet is None:
             self._make_fleet(revision)
         assert self._fleet is not None
@@ -248,8 +251,8 @@ class Supervisor:
                 await asyncio.wait_for(self._skip_delay.wait(), delay)
         self._skip_delay.set()
         log.info("draining for at most %.1f s", timeout)
+        self._is_draining = True
         await self._fleet.drain(timeout)
-        self._listeners.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -340,12 +340,14 @@ class Fleet:
         self._hurry.set()
 
     async def drain(self, timeout_s: float) -> None:
-        """Drains every worker and waits for the processes; at the deadline the rest is killed."""
+        """Drains every worker, closes the ports and waits for the processes; at the deadline the rest is killed."""
         self._stop.set()
         for slot in self.slots:
             if slot.process is not None:
                 slot.state = State.DRAINING
                 self._send(slot, ipc.Drain(int(timeout_s * 1000)))
+        # A socket that stays open here would go on collecting connections that nobody takes.
+        self.listeners.close()
         self._on_change()
         # A little later than the workers' own deadline, at which they close their connections in good order.
         if not await self._ended(timeout_s + 2.0):

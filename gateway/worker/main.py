@@ -76,6 +76,9 @@ class Worker:
         orders = self._start(self._take_orders())
         orders.add_done_callback(self._on_orders_done)
         await self._done.wait()
+        await self._leaving.settled()
+        for bind_id in list(self._listening):
+            self._unlisten(bind_id)
         closed_hard = await self._leaving.finished()
         self._flush_log()
         self._channel.send(ipc.Bye(closed_hard))
@@ -234,10 +237,7 @@ class Worker:
     # the end
 
     def _leave(self, deadline_ms: int) -> None:
-        self._leaving.begin(deadline_ms, list(self._listening))
-        for fd in self._listening.values():
-            os.close(fd)
-        self._listening.clear()
+        self._leaving.begin(deadline_ms, list(self._listening.values()))
         self._done.set()
 
     async def _outlive(self) -> None:

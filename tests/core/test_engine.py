@@ -456,6 +456,35 @@ def test_drain_closes_what_idles_and_lets_the_rest_finish() -> None:
         assert at.engine.connections == 0 and late.fileno() >= 0
 
 
+def test_an_idle_connection_may_bring_one_more_request_once_draining_has_begun() -> None:
+    with desk("a") as at:
+        web, origin = at.listen(), at.listening()
+        at.set_endpoints("a", origin)
+        client, server = exchange(at, web, origin)
+        at.engine.drain(60_000)
+        client.send(get("/on-its-way"))
+        assert at.head(server).startswith(b"GET /on-its-way ")
+        server.send(OK)
+        answer = at.receive(client)
+        assert b"connection: close\r\n" in answer and answer.endswith(b"\r\n\r\nok")
+
+
+def test_who_waits_in_the_queue_of_a_port_that_goes_is_still_served() -> None:
+    with desk("a") as at:
+        web, origin = at.listen(), at.listening()
+        at.set_endpoints("a", origin)
+        waiting = at.connect(web)
+        assert at.engine.connections == 0
+        at.engine.unlisten(name_id("bind", "[::]:8080"))
+        assert at.engine.connections == 1
+        waiting.send(get("/queued"))
+        server = at.accept(origin)
+        assert at.head(server).startswith(b"GET /queued ")
+        server.send(OK)
+        answer = at.receive(waiting)
+        assert b"connection: close\r\n" in answer and answer.endswith(b"\r\n\r\nok")
+
+
 def test_drain_ends_at_its_deadline() -> None:
     with desk("a", log_format="json") as at:
         web, origin = at.listen(), at.listening()

@@ -95,7 +95,7 @@ def test_endpoints_that_go_away(client: Client, gateway: Gateway, site: Origin) 
 
 
 def test_draining(connect: Connect, gateway: Gateway, site: Origin) -> None:
-    """Idle connections close, a request under way gets its answer with the last word, and nobody new is taken."""
+    """Idle connections close, and a request under way gets its answer with the last word."""
     idle, busy, begun = connect(), connect(), connect()
     for client in (idle, busy, begun):
         client.kept()

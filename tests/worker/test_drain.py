@@ -1,9 +1,14 @@
 """How a worker leaves."""
 
 import asyncio
+import errno
+import socket
 import time
+from pathlib import Path
 
-from gateway.worker.drain import Leaving
+import pytest
+
+from gateway.worker.drain import Leaving, turn_away
 
 
 class Recorder:
@@ -16,17 +21,28 @@ class Recorder:
     def drain(self, deadline_ms: int) -> None:
         self.calls.append(("drain", deadline_ms))
 
-    def unlisten(self, bind_id: int) -> None:
-        self.calls.append(("unlisten", bind_id))
 
-
-def test_it_stops_accepting_then_drains_and_waits_for_the_last_connection() -> None:
+def test_it_drains_turns_away_who_comes_and_waits_for_the_last_connection() -> None:
     async def story() -> int:
         engine = Recorder(2)
         leaving = Leaving(engine)
-        leaving.begin(60_000, [5, 6])
-        assert leaving.has_begun
-        assert engine.calls == [("unlisten", 5), ("unlisten", 6), ("drain", 60_000)]
+        with socket.create_server(("127.0.0.1", 0)) as port:
+            early = socket.create_connection(port.getsockname())
+            leaving.begin(60_000, [port.fileno()])
+            assert leaving.has_begun and engine.calls == [("drain", 60_000)]
+            with early, socket.socket() as late:
+                late.setblocking(False)
+                assert late.connect_ex(port.getsockname()) == errno.EINPROGRESS
+                await leaving.settled()
+                # Who was there is served; who comes now hears nothing, and asks again later.
+                accepted, _ = port.accept()
+                with accepted:
+                    early.sendall(b"here")
+                    assert accepted.recv(10) == b"here"
+                assert late.connect_ex(port.getsockname()) == errno.EALREADY
+                port.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    port.accept()
         waiting = asyncio.ensure_future(leaving.finished())
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -34,6 +50,12 @@ def test_it_stops_accepting_then_drains_and_waits_for_the_last_connection() -> N
         return await asyncio.wait_for(waiting, 5)
 
     assert asyncio.run(story()) == 0
+
+
+def test_a_socket_that_takes_no_filter_is_left_as_it_is(tmp_path: Path) -> None:
+    with open(tmp_path / "file", "wb") as file:
+        turn_away(file.fileno())
+        file.write(b"still open")
 
 
 def test_at_the_deadline_the_rest_is_left_to_the_hard_close() -> None:

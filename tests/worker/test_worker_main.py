@@ -216,7 +216,8 @@ def test_a_drain_waits_for_connections_and_says_goodbye() -> None:
         engine.connections = 1
         supervisor.channel.send(ipc.Drain(60_000))
         await until(lambda: ("drain", 60_000) in engine.calls)
-        assert engine.calls.index(("unlisten", 5)) < engine.calls.index(("drain", 60_000)) and not worker.done()
+        await until(lambda: ("unlisten", 5) in engine.calls)
+        assert engine.calls.index(("drain", 60_000)) < engine.calls.index(("unlisten", 5)) and not worker.done()
         engine.connections = 0
         assert await worker == 0
         await until(lambda: supervisor.of(ipc.Bye))
