@@ -208,8 +208,8 @@ class Channel:
             self._loop.remove_writer(self._sock.fileno())
 
     def _on_readable(self) -> None:
-        # Until there is nothing left, or the end. An end with bytes unread over there comes with an error, after which the loop watches
-        # this descriptor no more: who reads one piece for each call would never see it.
+        # Until there is nothing left, or the end. An end with bytes unread over there comes with an error, after which the loop
+        # watches this descriptor no more: who reads one piece for each call would never see it.
         while not self.closed and self._read():
             pass
 

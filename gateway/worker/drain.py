@@ -1,9 +1,8 @@
-"""How a worker leaves: it turns new connections away, says Connection: close, waits for its connections, and at the deadline cuts the
-rest.
+"""How a worker leaves: it turns new connections away, says Connection: close, waits for its connections, and in the end cuts them.
 
-Closing a listening socket resets every connection that the kernel has completed, or is about to, and that nobody has accepted. So the
-socket first stops answering to new ones (their clients ask again a second later and find whoever listens then: the successor that
-shares the port), what was under way arrives and is accepted, and then it closes.
+Closing a listening socket resets every connection that the kernel has completed, or is about to, and that nobody has accepted. So
+the socket first stops answering to new ones (their clients ask again a second later and find whoever listens then: the successor
+that shares the port), what was under way arrives and is accepted, and then it closes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ SETTLE_S = 0.05
 """How long a connection that is being made when the end begins may take until it is complete."""
 
 SO_ATTACH_FILTER = 26
-# What a segment has to pass: load byte 13 of the TCP header, the flags; with SYN among them drop it, otherwise let all of it through.
+# What a segment has to pass: load byte 13 of the TCP header, the flags; with SYN among them drop it, otherwise let it through.
 FILTER = (
     (0x30, 0, 0, 13),
     (0x45, 0, 1, 0x02),
@@ -71,7 +70,7 @@ class Leaving:
 
 
 def turn_away(fd: int) -> None:
-    """Makes a listening TCP socket ignore new connections; those that are being made go on. What the kernel refuses stays as it was."""
+    """Makes a listening TCP socket ignore new connections; those that are being made go on. A socket that cannot stays as it is."""
     import ctypes  # half a megabyte that a worker has no use for before its end
 
     code = b"".join(struct.pack("HBBI", *step) for step in FILTER)
