@@ -78,6 +78,7 @@ cdef enum:
     STALL_MS = 30000       # a client that reads must take STALL_BYTES, or everything, in this time
     STALL_BYTES = 16384
     HALF_CLOSED_MS = 800   # silence towards a client that has finished sending, after which it counts as gone
+    REST_MS = 1000         # idle time after which a TLS connection gives back the memory that large content left it with
     MIN_RATE = 240         # bytes per second of request content, after the body timeout
     LAST_CALL_MS = 500     # how long an idle connection may still bring a request once draining has begun
 
@@ -180,6 +181,8 @@ cdef class H1Downstream(Downstream):
         cdef uint64_t now = self.plane.poller.now_ms
         cdef const LimitsRec *limits = self.limits()
         if self.state == DOWN_IDLE and self.out.size == 0:
+            if self.tls != NULL:
+                tls_rest(self.tls)
             if now < self.deadline:
                 self.set_deadline(self.deadline)
                 return
@@ -584,11 +587,12 @@ cdef class H1Downstream(Downstream):
 
     cdef void next_request(self) noexcept:
         self.state = DOWN_IDLE
-        if self.tls != NULL:
-            tls_rest(self.tls)
         # Answers that a client does not fetch: no further request until it does, see write.
         self.paused = self.out.size > HIGH_WATER
         self.await_request()
+        if self.tls != NULL and self.tls.grown:
+            # Looked at sooner: its buffers are given back then, and not between two answers of a busy connection.
+            self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + REST_MS)
         if not self.paused and (self.readable or self.input.end > self.input.start):
             self.plane.poller.push_ready(self)
 

@@ -38,6 +38,7 @@ cdef class H1Upstream(Upstream):
     cdef BodyDecoder decoder
     cdef InBuf input
     cdef OutQueue out
+    cdef uint64_t idle_until   # monotonic ms
     cdef uint32_t leases   # how many it has served; > 1: it came from the pool
     cdef uint8_t state     # UpState
     cdef uint8_t method    # of the request: decides the response's framing

@@ -78,6 +78,7 @@ from gateway._core.types cimport FRAME_CHUNKED, FRAME_CLOSE, FRAME_LENGTH, FRAME
 
 cdef enum:
     READS = 4              # receives per turn, so that one fast origin cannot hold the loop
+    REST_MS = 1000         # idle time after which TLS gives back the memory that large content left it with
     FLUSH_MS = 30000       # how long the last bytes of a tunnel may take to an origin
     MAX_INFORMATIONAL = 32 # 1xx before a final response (checklist item 42)
 
@@ -170,6 +171,10 @@ cdef class H1Upstream(Upstream):
     cdef void on_timer(self, Timer *timer) noexcept:
         if self.state == UP_DIALING or self.state == UP_HANDSHAKE:
             self.lost(LOSS_CONNECT_TIMEOUT, F_NONE)
+        elif self.state == UP_IDLE and self.plane.poller.now_ms < self.idle_until:
+            if self.tls != NULL:
+                tls_rest(self.tls)
+            self.plane.wheel.arm(&self.timer, self.idle_until)
         elif self.state == UP_IDLE or self.state == UP_FLUSH:
             self.lost(LOSS_STALE, F_NONE)
 
@@ -226,7 +231,8 @@ cdef class H1Upstream(Upstream):
 
     cdef void idle(self) noexcept:
         """The connection is free: somebody waits for it, or it idles, or nobody wants it."""
-        self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + self.cluster.idle_timeout)
+        self.idle_until = self.plane.poller.now_ms + self.cluster.idle_timeout
+        self.plane.wheel.arm(&self.timer, self.idle_until)
         if self.client is not self.cluster.tls and not self.cluster.is_same_tls(self.client):
             # made under another identity (name, authorities, own certificate)
             self.lost(LOSS_STALE, F_NONE)
@@ -234,7 +240,9 @@ cdef class H1Upstream(Upstream):
         if self.tls != NULL and self.leases:
             if self.leases == 1:
                 self.keep_session()
-            tls_rest(self.tls)
+            if self.tls.grown:
+                # looked at sooner, see on_timer
+                self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + REST_MS)
         if not self.cluster.give_back(self.endpoint, self, self.leases == 0):
             self.lost(LOSS_STALE, F_NONE)
 
