@@ -6,11 +6,12 @@ from libc.stdlib cimport free, malloc
 from gateway._core.acceptor cimport Acceptor
 from gateway._core.balance cimport Candidate
 from gateway._core.counters cimport S_LOG_DROPPED, S_LOOP_LAG_US, S_REVISION, S_SNAPSHOT_REFUSED, S_SWAP_US, Counters
+from gateway._core.dial cimport Dial, Dialing
 from gateway._core.doorway cimport Door
 from gateway._core.plane cimport Binding, Plane
 from gateway._core.pool cimport Cluster, Endpoint
 from gateway._core.record cimport FORMAT_JSON, FORMAT_OFF, FORMAT_TEXT, LogBuffer
-from gateway._core.seam cimport Pollable, Upstream
+from gateway._core.seam cimport LOSS_UNSENT, Pollable, Upstream
 from gateway._core.snapshot cimport Snapshot, id64
 from gateway._core.sys cimport CLOCK_MONOTONIC, clock_us
 from gateway._core.tls cimport ClientTLS, ServerTLS
@@ -22,6 +23,7 @@ cdef dict FORMATS = {"off": FORMAT_OFF, "json": FORMAT_JSON, "text": FORMAT_TEXT
 cdef class Engine:
     def __init__(self, counters, *, log_format="off", log_sample=1.0, node="isthmus"):
         self.plane = Plane.new(Counters.over(counters), LogBuffer.new(), node.encode("ascii", "replace"))
+        self.plane.dialer = Dialing.new(self.plane)
         self.clusters = {}
         self.leaving = set()
         self.acceptors = {}
@@ -253,8 +255,11 @@ cdef class Engine:
         for pollable in self.pollables():
             if isinstance(pollable, Upstream):
                 (<Upstream> pollable).cancel()
+            elif isinstance(pollable, Dial):
+                (<Dial> pollable).lost(LOSS_UNSENT)
         self.plane.poller.close()
         self.plane.spare.clear()
+        self.plane.dialer = None
         self.clusters.clear()
         self.leaving.clear()
         self.acceptors.clear()

@@ -57,7 +57,6 @@ from gateway._core.types cimport (
     Ref,
     Span,
 )
-from gateway._core.upstream cimport dial
 from gateway._core.validate cimport filter_trailers
 
 cdef enum:
@@ -299,7 +298,7 @@ cdef class Exchange(Flow):
         self.attempt_deadline = 0
         self.arm()
         if verdict == ACQUIRED_DIAL:
-            dial(self.plane, self.cluster, self.endpoint)
+            self.plane.dialer.dial(self.cluster, self.endpoint)
         return WAIT
 
     cdef void pause_request(self) noexcept:

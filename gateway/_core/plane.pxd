@@ -6,6 +6,7 @@
 from gateway._core.counters cimport Counters
 from gateway._core.poller cimport Poller
 from gateway._core.record cimport LogBuffer
+from gateway._core.seam cimport Dialer
 from gateway._core.snapshot cimport Snapshot
 from gateway._core.timers cimport Wheel
 from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
@@ -24,6 +25,7 @@ cdef class Binding:        # a snapshot and what it means in this worker
 cdef class Plane:
     cdef Poller poller
     cdef Wheel wheel
+    cdef Dialer dialer     # given by the engine
     cdef Counters counters
     cdef LogBuffer log
     cdef Binding binding   # None before the first snapshot

@@ -71,6 +71,10 @@ cdef class Upstream(Pollable):     # an attempt's server side: one lease of a co
     # The exchange lets go before the end: the connection cannot be used again.
     cdef void cancel(self) noexcept
 
+cdef class Dialer:                 # whoever opens connections to endpoints
+    # For whoever waits first in the endpoint's queue (pool.Cluster, pool.Endpoint). Failure is told through the pool, one turn later or more.
+    cdef void dial(self, object cluster, object endpoint) noexcept
+
 cdef class Flow(Timed):            # an exchange, as its connections see it
     cdef uint32_t ticket           # its place in a pool's queue; 0 when it waits for nothing
     cdef bint wants_new            # it met a dead pooled connection: only one that nobody has used yet will do

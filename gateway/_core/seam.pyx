@@ -91,6 +91,11 @@ cdef class Upstream(Pollable):
         pass
 
 
+cdef class Dialer:
+    cdef void dial(self, object cluster, object endpoint) noexcept:
+        pass
+
+
 cdef class Flow(Timed):
     cdef void on_request_body(self, const uint8_t *p, size_t n) noexcept:
         pass

@@ -44,7 +44,7 @@ from gateway._core.sys cimport (
 from gateway._core.timers cimport Timer
 from gateway._core.tls cimport IO_AGAIN, transport_recv
 from gateway._core.types cimport FLAG_DC, FLAG_NC, FLAG_NR, FLAG_SI, FLAG_UC, FLAG_UF, FLAG_UH, FLAG_UO
-from gateway._core.upstream cimport H1Upstream, dial
+from gateway._core.upstream cimport H1Upstream
 
 cdef enum:
     READS = 4              # receives per turn
@@ -398,7 +398,7 @@ cdef class Tunnel(Flow):
             self.ticket = 0
             self.fail(FLAG_UO, b"overflow", ALERT_INTERNAL_ERROR)
         elif verdict == ACQUIRED_DIAL:
-            dial(self.plane, self.cluster, self.endpoint)
+            self.plane.dialer.dial(self.cluster, self.endpoint)
 
     cdef void on_no_upstream(self, int loss) noexcept:
         self.cluster.on_outcome(self.endpoint, False)

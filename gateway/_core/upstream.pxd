@@ -1,4 +1,4 @@
-# upstream.pxd - level 7: one HTTP/1.1 connection to an endpoint, from its dial to its end, lease after lease.
+# upstream.pxd - level 7: one HTTP/1.1 connection to an endpoint, from its first lease to its end.
 #
 # Owns: the descriptor, its TLS, unread input, unwritten output. Borrows: the flow (an exchange) of the lease in progress.
 # Called by: exchange (through seam.Upstream), pool (cancel), poller. Calls: flow.on_*, pool.
@@ -11,20 +11,18 @@ from gateway._core.buf cimport InBuf, OutQueue
 from gateway._core.headers cimport HeaderBlock
 from gateway._core.plane cimport Plane
 from gateway._core.pool cimport Cluster, Endpoint
-from gateway._core.seam cimport Flow, Upstream
+from gateway._core.seam cimport Flow, Pollable, Upstream
 from gateway._core.timers cimport Timer
 from gateway._core.tls cimport ClientTLS, Tls
 from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum UpState:
-    UP_DIALING = 1
     UP_IDLE = 2
     UP_HEAD = 3            # leased, response head not complete
     UP_BODY = 4            # leased, response content under way
     UP_TUNNEL = 5          # leased for good
     UP_FLUSH = 6           # a tunnel that is over but for its last bytes to the origin; no flow any more
     UP_CLOSED = 7
-    UP_HANDSHAKE = 8       # connected, and TLS not yet
 
 cdef class H1Upstream(Upstream):
     cdef Plane plane
@@ -33,7 +31,7 @@ cdef class H1Upstream(Upstream):
     cdef Flow flow
     cdef ClientTLS client  # what tls was made by
     cdef Tls *tls          # NULL: in the clear
-    cdef Timer timer       # connect deadline while dialling, idle deadline in the pool
+    cdef Timer timer       # idle deadline in the pool
     cdef HeadParser parser
     cdef BodyDecoder decoder
     cdef InBuf input
@@ -56,6 +54,10 @@ cdef class H1Upstream(Upstream):
     cdef bint corked       # the last piece was sent as one that is not the last
     cdef bint shut         # our side was shut down (tunnel)
 
+    @staticmethod
+    cdef H1Upstream new(Plane plane, Cluster cluster, Endpoint endpoint)
+    # Begins where a dial ends: tls and client are set; events are what epoll said last.
+    cdef void take_over(self, Pollable dial, uint32_t events) noexcept
     cdef void read(self) noexcept
     cdef size_t feed(self, const uint8_t *p, size_t n) noexcept
     cdef size_t feed_head(self, const uint8_t *p, size_t n) noexcept
@@ -63,15 +65,9 @@ cdef class H1Upstream(Upstream):
     cdef void on_head(self, HeaderBlock head) noexcept
     cdef void on_end(self, bint extra) noexcept
     cdef void on_eof(self) noexcept
-    cdef void on_connected(self) noexcept
-    cdef void shake_hands(self) noexcept
-    cdef void on_open(self) noexcept
     cdef void keep_session(self) noexcept
     cdef void write(self, const uint8_t *p, size_t n) noexcept
     cdef void lost(self, int loss, int fault) noexcept
     cdef void shut_down(self) noexcept
     cdef void idle(self) noexcept
     cdef int loss_now(self) noexcept
-
-# Opens a connection to the endpoint for whoever waits first in its queue. Failure is told through the pool, possibly at once.
-cdef void dial(Plane plane, Cluster cluster, Endpoint endpoint) noexcept

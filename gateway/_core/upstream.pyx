@@ -1,11 +1,10 @@
 """One HTTP/1.1 connection to an endpoint; see upstream.pxd."""
 
 from cpython.ref cimport PyObject
-from libc.errno cimport EINPROGRESS, errno
 from libc.string cimport memset
 
 from gateway._core.buf cimport in_append, in_clear, in_consume, out_append, out_clear, out_commit, out_reserve
-from gateway._core.counters cimport S_TLS_CLIENT_FAILURES, S_TLS_CLIENT_HANDSHAKES, S_UPSTREAM_BYTES_IN, S_UPSTREAM_BYTES_OUT
+from gateway._core.counters cimport S_UPSTREAM_BYTES_IN, S_UPSTREAM_BYTES_OUT
 from gateway._core.faults cimport F_BODY_SHORT, F_EXTRA, F_INFORMATIONAL_MANY, F_NONE, F_SWITCHED
 from gateway._core.h1_body cimport BODY_DATA, BODY_END, h1_body_decode, h1_body_eof, h1_body_start
 from gateway._core.h1_encode cimport (
@@ -22,17 +21,15 @@ from gateway._core.plane cimport DIRECT, HIGH_WATER, LOW_WATER, SCRATCH, Plane
 from gateway._core.pool cimport Cluster, Endpoint
 from gateway._core.seam cimport (
     LOSS_CONNECT,
-    LOSS_CONNECT_TIMEOUT,
     LOSS_GARBAGE,
     LOSS_RESET,
     LOSS_STALE,
-    LOSS_TLS,
     LOSS_TRUNCATED,
     LOSS_UNSENT,
     Flow,
+    Pollable,
 )
 from gateway._core.sys cimport (
-    AF_UNIX,
     EPOLLERR,
     EPOLLHUP,
     EPOLLIN,
@@ -40,36 +37,20 @@ from gateway._core.sys cimport (
     EPOLLRDHUP,
     IPPROTO_TCP,
     SHUT_WR,
-    SO_ERROR,
-    SOCK_CLOEXEC,
-    SOCK_NONBLOCK,
-    SOCK_STREAM,
-    SOL_SOCKET,
     TCP_NODELAY,
     close,
-    connect,
-    getsockopt,
     setsockopt,
     shutdown,
-    sockaddr,
-    socket,
-    socklen_t,
     ssize_t,
 )
 from gateway._core.timers cimport Timer
 from gateway._core.tls cimport (
     IO_AGAIN,
-    SHAKE_FAILED,
-    SHAKE_WAIT,
-    tls_certificate,
     tls_close,
-    tls_connect,
     tls_finish,
-    tls_handshake,
     tls_rest,
     tls_session,
     tls_session_free,
-    tls_why,
     transport_drained,
     transport_recv,
     transport_send,
@@ -89,41 +70,6 @@ RESPONSE_LIMITS.max_bytes = 65536
 RESPONSE_LIMITS.max_line = 8192
 
 
-cdef void dial(Plane plane, Cluster cluster, Endpoint endpoint) noexcept:
-    cdef H1Upstream upstream = H1Upstream.__new__(H1Upstream)
-    cdef int family = endpoint.address.ss_family
-    cdef int one = 1
-    cdef int done
-    upstream.plane = plane
-    upstream.cluster = cluster
-    upstream.endpoint = endpoint
-    upstream.timer.owner = <PyObject *> upstream
-    upstream.state = UP_DIALING
-    endpoint.open += 1
-    endpoint.dialing += 1
-    cluster.series.connections += 1
-    upstream.fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
-    if upstream.fd >= 0:
-        if family != AF_UNIX:
-            setsockopt(upstream.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
-        done = connect(upstream.fd, <const sockaddr *> &endpoint.address, endpoint.address_n)
-        if (done == 0 or errno == EINPROGRESS) and plane.poller.add(upstream, False) == 0:
-            if cluster.connect_timeout:
-                plane.wheel.arm(&upstream.timer, plane.poller.now_ms + cluster.connect_timeout)
-            # A connection that came up at once is reported by epoll all the same: writable, one turn later.
-            return
-    # Refused at once. Told from on_ready and not from here, so that a queue of waiting exchanges is not a depth of recursion.
-    plane.poller.push_ready(upstream)
-
-
-cdef bint is_named(ClientTLS client, bytes certificate) noexcept:
-    """The shell's word about an endpoint's certificate; anything but a clear yes is a no."""
-    try:
-        return certificate is not None and client.names(certificate) is True
-    except Exception:
-        return False
-
-
 cdef class H1Upstream(Upstream):
     def __dealloc__(self):
         in_clear(&self.input)
@@ -131,21 +77,29 @@ cdef class H1Upstream(Upstream):
         if self.tls != NULL:
             tls_close(self.tls)
 
+    @staticmethod
+    cdef H1Upstream new(Plane plane, Cluster cluster, Endpoint endpoint):
+        cdef H1Upstream upstream = H1Upstream.__new__(H1Upstream)
+        upstream.plane = plane
+        upstream.cluster = cluster
+        upstream.endpoint = endpoint
+        upstream.timer.owner = <PyObject *> upstream
+        upstream.state = UP_IDLE
+        return upstream
+
+    cdef void take_over(self, Pollable dial, uint32_t events) noexcept:
+        self.plane.poller.replace(dial, self)
+        if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            self.ended = True
+        if self.tls != NULL or events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            # what came along with the connection, or with the last flight of its handshake: the kernel does not tell it again
+            self.readable = True
+            self.plane.poller.push_ready(self)
+        self.idle()
+
     # ---- readiness -----------------------------------------------------------------------------------------------------
 
     cdef void on_io(self, uint32_t events) noexcept:
-        if self.state == UP_DIALING:
-            if events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
-                self.on_connected()
-            # what may have come along with it
-            if self.state == UP_CLOSED or not events & (EPOLLIN | EPOLLRDHUP):
-                return
-        elif self.state == UP_HANDSHAKE:
-            self.shake_hands()
-            if self.state == UP_CLOSED or self.state == UP_HANDSHAKE:
-                return
-        if self.state == UP_HANDSHAKE:
-            return
         if self.state == UP_FLUSH:
             self.write(NULL, 0)
             return
@@ -159,75 +113,26 @@ cdef class H1Upstream(Upstream):
             self.write(NULL, 0)
 
     cdef void on_ready(self) noexcept:
-        if self.state == UP_DIALING:
-            self.lost(LOSS_CONNECT, F_NONE)
-        elif self.state != UP_CLOSED and self.state != UP_FLUSH and self.state != UP_HANDSHAKE and not self.paused and (self.readable or self.input.end > self.input.start):
+        if self.state != UP_CLOSED and self.state != UP_FLUSH and not self.paused and (self.readable or self.input.end > self.input.start):
             self.read()
 
     cdef void on_flush(self) noexcept:
-        if self.state != UP_CLOSED and self.state != UP_DIALING and self.state != UP_HANDSHAKE:
+        if self.state != UP_CLOSED:
             self.write(NULL, 0)
 
     cdef void on_timer(self, Timer *timer) noexcept:
-        if self.state == UP_DIALING or self.state == UP_HANDSHAKE:
-            self.lost(LOSS_CONNECT_TIMEOUT, F_NONE)
-        elif self.state == UP_IDLE and self.plane.poller.now_ms < self.idle_until:
+        if self.state == UP_IDLE and self.plane.poller.now_ms < self.idle_until:
             if self.tls != NULL:
                 tls_rest(self.tls)
             self.plane.wheel.arm(&self.timer, self.idle_until)
         elif self.state == UP_IDLE or self.state == UP_FLUSH:
             self.lost(LOSS_STALE, F_NONE)
 
-    cdef void on_connected(self) noexcept:
-        cdef int error = 0
-        cdef socklen_t n = sizeof(error)
-        if getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0 or error:
-            self.lost(LOSS_CONNECT, F_NONE)
-            return
-        if not self.cluster.wants_tls:
-            self.on_open()
-            return
-        self.state = UP_HANDSHAKE
-        self.client = self.cluster.tls
-        if self.client is None:
-            # never in the clear what was to be protected
-            self.endpoint.trouble = b"tls_no_context"
-            self.lost(LOSS_TLS, F_NONE)
-            return
-        self.tls = tls_connect(self.client, self.endpoint.session)
-        if self.tls == NULL:
-            self.lost(LOSS_CONNECT, F_NONE)
-            return
-        self.shake_hands()
-
-    cdef void shake_hands(self) noexcept:
-        cdef int step = tls_handshake(self.tls, self.fd)
-        if step == SHAKE_WAIT:
-            return
-        if step == SHAKE_FAILED:
-            self.endpoint.trouble = tls_why(self.tls)
-            self.lost(LOSS_TLS, F_NONE)
-            return
-        if self.client.names is not None and not is_named(self.client, tls_certificate(self.tls)):
-            self.endpoint.trouble = b"tls_certificate_wrong_name"
-            self.lost(LOSS_TLS, F_NONE)
-            return
-        self.plane.counters.bump(S_TLS_CLIENT_HANDSHAKES, 1)
-        # what came with the last flight is read without the kernel saying so
-        self.readable = True
-        self.on_open()
-
     cdef void keep_session(self) noexcept:
         """The session for the next connection; with TLS 1.3 its ticket came after the handshake."""
         if self.endpoint.session != NULL:
             tls_session_free(self.endpoint.session)
         self.endpoint.session = tls_session(self.tls)
-
-    cdef void on_open(self) noexcept:
-        self.endpoint.dialing -= 1
-        self.cluster.series.connects += 1
-        self.state = UP_IDLE
-        self.idle()
 
     cdef void idle(self) noexcept:
         """The connection is free: somebody waits for it, or it idles, or nobody wants it."""
@@ -443,8 +348,6 @@ cdef class H1Upstream(Upstream):
 
     cdef int loss_now(self) noexcept:
         """What it means that the connection broke at this point."""
-        if self.state == UP_DIALING:
-            return LOSS_CONNECT
         if self.state == UP_IDLE:
             return LOSS_STALE
         if self.state == UP_HEAD:
@@ -594,16 +497,7 @@ cdef class H1Upstream(Upstream):
             close(self.fd)
             self.fd = -1
         self.cluster.on_gone(self.endpoint, self, state == UP_IDLE)
-        if state == UP_HANDSHAKE:
-            self.plane.counters.bump(S_TLS_CLIENT_FAILURES, 1)
-        if state == UP_DIALING or state == UP_HANDSHAKE:
-            self.endpoint.dialing -= 1
-            if loss == LOSS_CONNECT_TIMEOUT:
-                self.cluster.series.connect_timeouts += 1
-            else:
-                self.cluster.series.connect_failures += 1
-            self.cluster.on_dial_failed(self.endpoint, loss)
-        elif flow is not None:
+        if flow is not None:
             flow.on_upstream_lost(loss, fault)
         if self.cluster.is_hungry(self.endpoint):
-            dial(self.plane, self.cluster, self.endpoint)
+            self.plane.dialer.dial(self.cluster, self.endpoint)

@@ -12,6 +12,7 @@ WIRE = "wire/test_wire_framing.py"  # the path is tested whole, by byte scripts 
 TESTED_BY = {
     "gateway/__main__.py": "e2e/test_process.py",
     "gateway/_core/acceptor.pyx": "wire/test_wire_addresses.py",
+    "gateway/_core/dial.pyx": "wire/test_wire_tls.py",
     "gateway/_core/doorway.pyx": "wire/test_wire_tls.py",
     "gateway/_core/downstream.pyx": WIRE,
     "gateway/_core/exchange.pyx": WIRE,
