@@ -25,14 +25,16 @@ class Finding(NamedTuple):
     message: str
     severity: Severity = "error"
     drops: bool = True
-    """Of an error: the object (route, cluster, rate limit) that the path leads into cannot be used."""
+    """Of an error: the object (route, cluster, rate limit) that the path leads into cannot be used; of another key: nothing can."""
     at_key: bool = False
     """The key itself is meant, not its value."""
 
     @property
     def is_fatal(self) -> bool:
         """Whether nothing of the configuration can be used: everything but one route, cluster or rate limit."""
-        return self.severity == "error" and not (len(self.path) > 1 and self.path[0] in ("routes", "clusters", "rateLimits"))
+        if self.severity != "error" or not self.drops:
+            return False
+        return not (len(self.path) > 1 and self.path[0] in ("routes", "clusters", "rateLimits"))
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

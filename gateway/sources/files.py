@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from gateway.model.listener import Listener
 from gateway.model.policy import RateLimit
 from gateway.model.problem import Finding, Problem
 from gateway.model.validate import validate
+from gateway.sources.certificates import Files, Look, Place, Secured, secure
 from gateway.sources.document import Document, SyntaxFlaw, parse
-from gateway.sources.merge import Item, Merged, item_flaws, merge, place_text, problem_at
+from gateway.sources.merge import Item, Merged, directory_of, item_flaws, merge, place_text, problem_at
 
 MAX_FILE_BYTES = 16 << 20
 """Largest file that is read."""
@@ -47,6 +49,12 @@ class Loaded:
     """SHA-256 over the names and contents of the files: equal digests are equal configurations."""
     left_out: frozenset[tuple[str, str]] = frozenset()
     """(root key, name) of objects that stand in the files but not in `config`, because an error took them out."""
+    secured: Secured = field(default_factory=Secured)
+    """What the listeners and clusters of `config` need for TLS."""
+    tls_files: Files = field(default_factory=Files)
+    """The files that it came from, to be handed to the next load."""
+    due: datetime | None = None
+    """When the same files will come to something else, because a certificate in them comes nearer to its end."""
 
 
 @dataclass(slots=True)
@@ -66,8 +74,11 @@ class _Draft:
     """Names of items that could not be decoded."""
 
 
-def load(path: Path) -> Loaded:
-    """Reads, merges, decodes and validates a file or a directory. Never raises for what stands in it or is missing."""
+def load(path: Path, known: Files | None = None, *, with_certificates: bool = True) -> Loaded:
+    """Reads, merges, decodes and validates a file or a directory. Never raises for what stands in it or is missing.
+
+    known: Loaded.tls_files of the load before. with_certificates: whether the files that it names for TLS are read and checked too.
+    """
     texts = _read(path)
     digest = hashlib.sha256()
     problems: list[Problem] = []
@@ -83,10 +94,15 @@ def load(path: Path) -> Loaded:
         if problem is not None:
             problems.append(problem)
     merged = merge(documents)
-    config, found = _assemble(merged)
+    config, found, draft = _assemble(merged)
     problems += found
+    look = Look(Secured(), known or Files())
     if any(problem.fatal for problem in problems):
         config = None
+    elif config is not None and with_certificates:
+        look = secure(config, _places(config, draft), known or Files())
+        problems += [_locate(finding, draft, merged) for finding in look.findings]
+        config = _without(config, look.left_out)
     read = [text.name for text in texts if text.content is not None]
     return Loaded(
         config=config,
@@ -94,6 +110,30 @@ def load(path: Path) -> Loaded:
         files=read,
         digest=digest.hexdigest(),
         left_out=frozenset() if config is None else _left_out(merged, config),
+        secured=look.secured,
+        tls_files=look.files,
+        due=look.due,
+    )
+
+
+def _places(config: Config, draft: _Draft) -> dict[tuple[str, str], Place]:
+    """Where listeners and clusters stand in the joined lists, and which directory the names of their files count from."""
+    places = {}
+    for key, values in (("listeners", config.listeners), ("clusters", config.clusters)):
+        numbers = {value.name: number for number, value in enumerate(draft.values.get(key, ()))}
+        for value in values:
+            number = numbers[value.name]
+            places[key, value.name] = Place(number, directory_of(draft.origins[key][number]))
+    return places
+
+
+def _without(config: Config, left_out: set[tuple[str, str]]) -> Config:
+    if not left_out:
+        return config
+    return msgspec.structs.replace(
+        config,
+        listeners=tuple(each for each in config.listeners if ("listeners", each.name) not in left_out),
+        clusters=tuple(each for each in config.clusters if ("clusters", each.name) not in left_out),
     )
 
 
@@ -172,7 +212,7 @@ def _parse(text: _Text) -> tuple[list[Document], Problem | None]:
         return [], Problem(severity="error", fatal=True, source=source, line=flaw.line, column=flaw.column, message=flaw.message)
 
 
-def _assemble(merged: Merged) -> tuple[Config | None, list[Problem]]:
+def _assemble(merged: Merged) -> tuple[Config | None, list[Problem], _Draft]:
     problems = list(merged.problems)
     draft = _Draft()
     types = root_keys()
@@ -189,7 +229,7 @@ def _assemble(merged: Merged) -> tuple[Config | None, list[Problem]]:
     config = Config(**{names[key]: value for key, value in draft.values.items()})
     validated = validate(config, broken_clusters=frozenset(draft.broken["clusters"]))
     problems += [_locate(finding, draft, merged) for finding in validated.findings]
-    return validated.config, problems
+    return validated.config, problems, draft
 
 
 def _decode_items(key: str, items: list[Item], draft: _Draft, problems: list[Problem]) -> Iterator[Any]:

@@ -1,11 +1,13 @@
 """Several documents -> one configuration: lists join in the order of the documents, every other key of the root stands once."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gateway.model.config import LISTS
 from gateway.model.decode import root_keys, unknown_key
-from gateway.model.problem import Finding, Path, Problem, key_text
+from gateway.model.problem import Finding, Problem, key_text
+from gateway.model.problem import Path as KeyPath
 from gateway.sources.document import Document
 
 
@@ -14,7 +16,7 @@ class Item:
     """One value of the joined configuration and where it came from."""
 
     document: Document
-    path: Path
+    path: KeyPath
     """Where it stands in its document."""
     value: Any
 
@@ -108,11 +110,16 @@ def problem_at(document: Document, finding: Finding) -> Problem:
     )
 
 
-def place_text(document: Document, path: Path, *, at_key: bool = False) -> str:
+def directory_of(item: Item) -> Path:
+    """What relative names of files in this item count from: the directory of the file that names them."""
+    return Path(item.document.source).parent
+
+
+def place_text(document: Document, path: KeyPath, *, at_key: bool = False) -> str:
     """file:line of a path."""
     line, _ = document.place(path, at_key=at_key)
     return f"{document.source}:{line}" if line else document.source
 
 
-def _is_inside_item(path: Path) -> bool:
+def _is_inside_item(path: KeyPath) -> bool:
     return len(path) > 1 and path[0] in LISTS

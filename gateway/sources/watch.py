@@ -7,11 +7,12 @@ second without one; so a notice that is lost or never comes (network file system
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 
 import watchfiles
 
+from gateway.sources.certificates import Mark, file_mark
 from gateway.sources.files import config_files
 
 Fingerprint = tuple[tuple[str, ...], ...]
@@ -24,12 +25,19 @@ LONGEST_HOLD_OFF = 2.0
 """After so many seconds of restless files the change is told anyway."""
 
 
-def watch(path: Path, *, hold_off: float = HOLD_OFF, look_interval: float = LOOK_INTERVAL) -> AsyncGenerator[None, None]:
+def watch(
+    path: Path,
+    *,
+    more: Callable[[], Mapping[Path, Mark]] = dict,
+    hold_off: float = HOLD_OFF,
+    look_interval: float = LOOK_INTERVAL,
+) -> AsyncGenerator[None, None]:
     """Yields once for each settled change of the path since this call; call it before the first load, and nothing is missed.
 
-    A path that is missing, or vanishes, is watched until it is there. Close the iterator (aclose) or cancel its task to end it.
+    more: the other files that the configuration names, with the state in which the last load saw them. A path that is missing, or
+    vanishes, is watched until it is there. Close the iterator (aclose) or cancel its task to end it.
     """
-    return _changes(path, fingerprint(path), hold_off, look_interval)
+    return _changes(_Sight(path, more), hold_off, look_interval)
 
 
 def fingerprint(path: Path) -> Fingerprint:
@@ -38,48 +46,74 @@ def fingerprint(path: Path) -> Fingerprint:
         files = config_files(path) if path.is_dir() else [(path, path)]
     except OSError as error:
         return ((str(path), type(error).__name__),)
-    return tuple(_file_mark(shown, real) for shown, real in files)
+    return tuple(file_mark(shown, real) for shown, real in files)
 
 
-def _file_mark(shown: Path, real: Path) -> tuple[str, ...]:
-    try:
-        target = os.path.realpath(real)
-        status = os.stat(target)
-    except OSError as error:
-        return (str(shown), type(error).__name__)
-    numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return (str(shown), target, *map(str, numbers))
+class _Sight:
+    """What is watched, in the state that was told last."""
+
+    def __init__(self, path: Path, more: Callable[[], Mapping[Path, Mark]]) -> None:
+        self.path = path
+        self._more = more
+        self._known = fingerprint(path)
+        self._told: dict[Path, Mark] = {}
+
+    def now(self) -> tuple[Fingerprint, dict[Path, Mark]]:
+        return fingerprint(self.path), {file: file_mark(file) for file in self._more()}
+
+    def is_changed(self) -> bool:
+        seen, marks = self.now()
+        if seen != self._known:
+            return True
+        # A state that a load has seen is no news, nor is one that was told when the load could not get as far as this file.
+        loaded = self._more()
+        return any(mark not in (loaded.get(file), self._told.get(file)) for file, mark in marks.items())
+
+    def tell(self, state: tuple[Fingerprint, dict[Path, Mark]]) -> None:
+        self._known, self._told = state
+
+    def directories(self) -> list[Path]:
+        """The directories in which a change shows: those of the names and of what they lead to."""
+        wanted = {Path(os.path.realpath(name)).parent for name in (self.path, *self._more())}
+        wanted |= {self.path.parent, *(file.parent for file in self._more())}
+        if self.path.is_dir():
+            wanted.add(self.path)
+            with contextlib.suppress(OSError):
+                wanted.update(Path(os.path.realpath(real)).parent for _, real in config_files(self.path))
+        existing = sorted(directory for directory in wanted if os.path.isdir(directory))
+        if not existing:
+            raise FileNotFoundError(self.path)
+        return existing
 
 
-async def _changes(path: Path, known: Fingerprint, hold_off: float, look_interval: float) -> AsyncGenerator[None, None]:
+async def _changes(sight: _Sight, hold_off: float, look_interval: float) -> AsyncGenerator[None, None]:
     while True:
-        async with contextlib.aclosing(_looks(path, look_interval)) as looks:
+        async with contextlib.aclosing(_looks(sight, look_interval)) as looks:
             async for _ in looks:
-                seen = fingerprint(path)
-                if seen != known:
+                if sight.is_changed():
                     break
-        known = await _settled(path, hold_off)
+        sight.tell(await _settled(sight, hold_off))
         yield
 
 
-async def _settled(path: Path, hold_off: float) -> Fingerprint:
-    seen = fingerprint(path)
+async def _settled(sight: _Sight, hold_off: float) -> tuple[Fingerprint, dict[Path, Mark]]:
+    seen = sight.now()
     for _ in range(max(1, int(LONGEST_HOLD_OFF / hold_off)) if hold_off > 0 else 0):
         await asyncio.sleep(hold_off)
-        before, seen = seen, fingerprint(path)
+        before, seen = seen, sight.now()
         if seen == before:
             break
     return seen
 
 
-async def _looks(path: Path, look_interval: float) -> AsyncGenerator[None, None]:
+async def _looks(sight: _Sight, look_interval: float) -> AsyncGenerator[None, None]:
     """Yields whenever it is worth to look: at once, after a notice of the kernel, and at least once in an interval."""
     yield
     stop = asyncio.Event()
     try:
         async with contextlib.aclosing(
             watchfiles.awatch(
-                *_watched(path),
+                *sight.directories(),
                 watch_filter=None,
                 debounce=50,
                 step=10,
@@ -99,16 +133,3 @@ async def _looks(path: Path, look_interval: float) -> AsyncGenerator[None, None]
     while True:
         await asyncio.sleep(look_interval)
         yield
-
-
-def _watched(path: Path) -> list[Path]:
-    """The directories in which a change of the path shows: those of its names and of what they lead to."""
-    wanted = {path.parent, Path(os.path.realpath(path)).parent}
-    if path.is_dir():
-        wanted.add(path)
-        with contextlib.suppress(OSError):
-            wanted.update(Path(os.path.realpath(real)).parent for _, real in config_files(path))
-    existing = sorted(directory for directory in wanted if os.path.isdir(directory))
-    if not existing:
-        raise FileNotFoundError(path)
-    return existing

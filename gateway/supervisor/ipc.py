@@ -28,6 +28,59 @@ LENGTH = struct.Struct("!I")
 Endpoint = tuple[bytes, int, int, bytes]
 
 
+class Pair(msgspec.Struct, frozen=True):
+    """A certificate chain and its private key. Nothing that shows this shows the key."""
+
+    names: tuple[str, ...]
+    """Hosts in lower case, "*.x" for wildcards."""
+    kind: str
+    """Of the key: two pairs of different kinds may stand for one name."""
+    chain: bytes
+    """PEM, the pair's own certificate first."""
+    key: bytes
+    """PEM."""
+    ocsp: bytes = b""
+    """DER of the response to staple."""
+
+    def __repr__(self) -> str:
+        return f"Pair({self.kind} {', '.join(self.names) or 'without a name'})"
+
+    def __rich_repr__(self) -> Any:
+        yield repr(self)
+
+
+class ServerSide(msgspec.Struct, frozen=True):
+    """What a listener shows in a handshake and asks of its clients."""
+
+    pairs: tuple[Pair, ...]
+    """At least one; the first is the default."""
+    min_version: str = "1.2"
+    tickets: bool = True
+    ca: str = ""
+    """Digest of the bundle that clients' certificates are verified against; empty: none is asked for."""
+    crl: bytes = b""
+    """PEM."""
+    crl_for_all: bool = False
+    """Whether there is a list for every authority, so that the whole chain is looked up and not the client's own alone."""
+    requires: bool = False
+    depth: int = 4
+
+
+class ClientSide(msgspec.Struct, frozen=True):
+    """How a cluster's endpoints are spoken to and verified."""
+
+    ca: str
+    """Digest of the bundle."""
+    server_name: str = ""
+    """SNI, and what is verified."""
+    address: str = ""
+    """IP address that is verified instead."""
+    names: tuple[str, ...] = ()
+    """Hosts, addresses and URIs of which the certificate must carry one, instead of both."""
+    pair: Pair | None = None
+    alpn: tuple[str, ...] = ()
+
+
 class Message(msgspec.Struct, tag_field="type", array_like=False):
     """One message; `carries` is the number of descriptors that belong to it (0 or 1)."""
 
@@ -54,6 +107,18 @@ class Snapshot(Message, tag="snapshot"):
     revision: int
     size: int
     endpoints: dict[int, list[Endpoint]]
+    secured: list[int] = []
+    """Ids of its listeners and clusters that speak TLS; what others had is forgotten."""
+
+
+class TLS(Message, tag="tls"):
+    """What some listeners and clusters show and verify from this revision on. Comes before the snapshot that needs it."""
+
+    revision: int
+    bundles: dict[str, bytes]
+    """Authorities in PEM by digest: those that these sides name."""
+    listeners: dict[int, ServerSide]
+    clusters: dict[int, ClientSide]
 
 
 class Endpoints(Message, tag="endpoints"):
@@ -117,6 +182,13 @@ class Refused(Message, tag="refused"):
     error: str
 
 
+class Unsecured(Message, tag="unsecured"):
+    """OpenSSL did not take what a TLS order brought for this listener or cluster; what it had before stays."""
+
+    id: int
+    error: str
+
+
 class Health(Message, tag="health"):
     """The heartbeat, once a second."""
 
@@ -136,8 +208,8 @@ class Bye(Message, tag="bye"):
     closed_hard: int
 
 
-Down = Settings | Snapshot | Endpoints | Listen | Unlisten | Drain | ReopenLogs | Describe | LogLevel
-Up = Hello | Ack | Refused | Health | Description | Bye
+Down = Settings | Snapshot | TLS | Endpoints | Listen | Unlisten | Drain | ReopenLogs | Describe | LogLevel
+Up = Hello | Ack | Refused | Unsecured | Health | Description | Bye
 
 OnMessage = Callable[[Any, int | None], None]
 

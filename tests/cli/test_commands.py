@@ -2,12 +2,14 @@
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from gateway_process import ROOT, command
+from pki import write_files_for
 
 import gateway
 
@@ -123,9 +125,21 @@ def test_check_of_a_missing_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
-def test_check_takes_every_configuration_of_the_house(path: Path) -> None:
-    ended = isthmus("check", str(path))
+def test_check_takes_every_configuration_of_the_house(path: Path, tmp_path: Path) -> None:
+    write_files_for(path.read_text(), tmp_path)
+    ended = isthmus("check", shutil.copy(path, tmp_path))
     assert ended.returncode == 0, ended.stdout
+
+
+def test_check_looks_at_certificates_too(tmp_path: Path) -> None:
+    text = (ROOT / "config" / "reference.yaml").read_text()
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    write_files_for(text, tmp_path)
+    (tmp_path / "certs" / "example.key").write_bytes((tmp_path / "certs" / "me.key").read_bytes())
+    ended = isthmus("check", str(path))
+    assert ended.returncode == 1 and "certs/example.key: is not the key of the certificate; this pair is left out" in ended.stdout
+    assert "PRIVATE" not in ended.stdout + ended.stderr
 
 
 # route, routes, schema

@@ -25,8 +25,9 @@ MAY_IMPORT = {
     "admin": {"_core", "model", "control", "observe"},
     "cli": {"_core", "model", "sources", "control", "observe", "admin", "supervisor"},
 }
-# Modules that anyone may import although their package is not listed: vocabulary that two processes share.
-SHARED = {"gateway.supervisor.ipc"}
+# Modules that anyone may import although their package is not listed: vocabulary that two processes share, what both do with keys,
+# and the contexts that a load tries before workers use them.
+SHARED = {"gateway.supervisor.ipc", "gateway.supervisor.secrets", "gateway.worker.contexts"}
 # The control plane's libraries, which must not be loaded into a worker: a fresh one stays under 40 MB.
 NOT_IN_A_WORKER = {"aiohttp", "typer", "rich", "kubernetes_asyncio", "yaml", "prometheus_client", "watchfiles", "msgspec.yaml"}
 

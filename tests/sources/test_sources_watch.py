@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import watchfiles
 
+from gateway.sources.certificates import Mark, file_mark
 from gateway.sources.watch import fingerprint, watch
 
 DEADLINE = 20.0
@@ -205,3 +206,47 @@ def test_a_fingerprint_never_raises(tmp_path: Path) -> None:
     assert fingerprint(tmp_path) == fingerprint(tmp_path)
     os.symlink("nowhere", tmp_path / "..data")
     assert fingerprint(tmp_path)
+
+
+def test_a_change_of_another_named_file_is_noticed_and_told_once(tmp_path: Path) -> None:
+    file, other = tmp_path / "a.yaml", tmp_path / "tls" / "a.crt"
+    file.write_text("1")
+    other.parent.mkdir()
+    seen: dict[Path, Mark] = {other: file_mark(other)}
+
+    async def scenario() -> None:
+        changes = watch(file, more=lambda: seen, hold_off=0.02, look_interval=0.05)
+        for text in ("one", "another"):
+            replace(other, text)
+            await anext(changes)
+        # The load that follows is what counts from then on; until one comes, what was told is no news.
+        quiet = asyncio.ensure_future(anext(changes))
+        done, _ = await asyncio.wait([quiet], timeout=0.3)
+        assert not done
+        replace(other, "third")
+        seen[other] = file_mark(other)
+        done, _ = await asyncio.wait([quiet], timeout=0.3)
+        assert not done, "a state that a load has seen is no news"
+        other.unlink()
+        await quiet
+        await changes.aclose()
+
+    run(scenario)
+
+
+def test_a_file_that_is_named_only_now_is_watched_from_the_state_in_which_it_was_read(tmp_path: Path) -> None:
+    file, other = tmp_path / "a.yaml", tmp_path / "b.crt"
+    file.write_text("1")
+    other.write_text("old")
+    seen: dict[Path, Mark] = {}
+
+    async def scenario() -> None:
+        changes = watch(file, more=lambda: seen, hold_off=0.02, look_interval=0.05)
+        replace(file, "names b.crt")
+        await anext(changes)
+        seen[other] = file_mark(other)
+        replace(other, "new")
+        await anext(changes)
+        await changes.aclose()
+
+    run(scenario)
