@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import msgspec
 
 from gateway.control.build import Model
-from gateway.control.compile import Compiled
-from gateway.supervisor.ipc import Endpoint
+from gateway.control.compile import Compiled, name_id
+from gateway.sources.certificates import Secured
+from gateway.supervisor.ipc import ClientSide, Endpoint, ServerSide
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +22,32 @@ class Wanted:
     """cluster id -> endpoints; names are resolved by the worker"""
     listeners: dict[int, list[str]]
     """bind id -> names of its listeners, for people"""
+    schemes: dict[int, str] = field(default_factory=dict)
+    """bind id -> http, https, tls or tcp, for people"""
+    server_sides: dict[int, ServerSide] = field(default_factory=dict)
+    """listener id -> what it shows in a handshake"""
+    client_sides: dict[int, ClientSide] = field(default_factory=dict)
+    """cluster id -> how its endpoints are spoken to"""
+    bundles: dict[str, bytes] = field(default_factory=dict)
+    """Authorities that these name, in PEM by digest"""
 
 
-def wanted_of(model: Model, compiled: Compiled) -> Wanted:
+def wanted_of(model: Model, compiled: Compiled, secured: Secured | None = None) -> Wanted:
     """The wishes of a revision. A cluster that could not be compiled has no id and no endpoints."""
+    secured = secured or Secured()
     return Wanted(
+        # Listeners of one port differ in protocol only where one passes TLS on and another ends it.
+        schemes={
+            compiled.ports[port.address]: min(model.listeners[number].protocol for number in port.listeners).lower()
+            for port in model.ports
+        },
+        server_sides={
+            name_id("listener", listener.name): secured.listeners[listener.name]
+            for listener in model.listeners
+            if listener.name in secured.listeners
+        },
+        client_sides=_client_sides(model, compiled, secured),
+        bundles=secured.bundles,
         addresses={compiled.ports[port.address]: port.address for port in model.ports},
         endpoints={
             compiled.clusters[cluster.name]: [
@@ -36,3 +60,20 @@ def wanted_of(model: Model, compiled: Compiled) -> Wanted:
             compiled.ports[port.address]: [model.listeners[number].name for number in port.listeners] for port in model.ports
         },
     )
+
+
+def _client_sides(model: Model, compiled: Compiled, secured: Secured) -> dict[int, ClientSide]:
+    """Who speaks HTTP to a cluster says so (ALPN); what a tunnel carries is nobody's guess."""
+    for_http = {
+        backend.cluster
+        for route in model.routes
+        if route.kind == "HTTPRoute"
+        for rule in route.rules
+        for backend in rule.backends
+    }
+    sides = {}
+    for number, cluster in enumerate(model.clusters):
+        if cluster.name in compiled.clusters and cluster.name in secured.clusters:
+            side = secured.clusters[cluster.name]
+            sides[compiled.clusters[cluster.name]] = side if number in for_http else msgspec.structs.replace(side, alpn=())
+    return sides

@@ -12,9 +12,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,12 @@ from gateway.model.listener import bind_address
 from gateway.model.names import normal_hostname
 from gateway.model.problem import Problem
 from gateway.sources import files
+from gateway.sources.certificates import Files, Mark, Secured
 
 log = logging.getLogger("gateway.control")
 
+QUIET = ("change", "time")
+"""Reasons of a load that say nothing when nothing came of it."""
 STEP_BACK = 10  # added to the nice value; with a busy worker on the same core a load still gets a tenth of it
 
 
@@ -41,6 +45,8 @@ class Revision:
     config: Config
     model: Model
     compiled: Compiled
+    secured: Secured = field(default_factory=Secured)
+    """What its listeners and clusters need for TLS. Another one alone makes no other number: no route is different."""
     applied_at: float = field(default_factory=time.time)
 
 
@@ -51,6 +57,10 @@ class Load:
     problems: list[Problem]
     revision: Revision | None
     is_fatal: bool
+    tls_files: Files | None = None
+    """What the next look at the files for TLS begins with; None: what the last one did."""
+    due: datetime | None = None
+    """When the same files will come to something else."""
 
 
 Apply = Callable[[Revision], list[Problem]]
@@ -78,6 +88,28 @@ def keep_last_good(config: Config, left_out: frozenset[tuple[str, str]], last: C
     return msgspec.structs.replace(config, **changed), problems
 
 
+def keep_last_secured(secured: Secured, config: Config, last: Secured) -> Secured:
+    """With what the kept listeners and clusters of `config` had for TLS."""
+    kept_listeners = {
+        each.name: last.listeners[each.name]
+        for each in config.listeners
+        if each.name in last.listeners and each.name not in secured.listeners
+    }
+    kept_clusters = {
+        each.name: last.clusters[each.name]
+        for each in config.clusters
+        if each.tls is not None and each.name in last.clusters and each.name not in secured.clusters
+    }
+    kept = {("listener", name) for name in kept_listeners} | {("cluster", name) for name in kept_clusters}
+    digests = {side.ca for side in kept_listeners.values() if side.ca} | {side.ca for side in kept_clusters.values()}
+    return Secured(
+        listeners=secured.listeners | kept_listeners,
+        clusters=secured.clusters | kept_clusters,
+        bundles=secured.bundles | {digest: last.bundles[digest] for digest in digests},
+        facts=(*secured.facts, *(each for each in last.facts if (each.owner, each.name) in kept)),
+    )
+
+
 def _step_back() -> None:
     """Lowers the priority of the calling thread alone: on a shared core a worker's turn is not interrupted by a compilation."""
     thread = threading.get_native_id()
@@ -93,6 +125,8 @@ class Reconciler:
         self._lock = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "load", initializer=_step_back)
         self._apply_problems: list[Problem] = []
+        self._tls_files = Files()
+        self.due: datetime | None = None
         self.current: Revision | None = None
         self.problems: list[Problem] = []
         self.loads = 0
@@ -104,6 +138,11 @@ class Reconciler:
     @property
     def revision(self) -> int:
         return self.current.number if self.current else 0
+
+    @property
+    def tls_marks(self) -> Mapping[Path, Mark]:
+        """The files that the configuration names for TLS, in the state in which they were looked at last."""
+        return self._tls_files.marks
 
     @property
     def is_stale(self) -> bool:
@@ -125,22 +164,29 @@ class Reconciler:
 
     def _look(self) -> Load:
         """Runs in a thread: touches nothing of this object but reads."""
-        loaded = files.load(self._path)
-        config, problems = loaded.config, loaded.problems
+        loaded = files.load(self._path, self._tls_files)
+        config, problems, secured = loaded.config, loaded.problems, loaded.secured
         if config is None:
             return Load(problems, None, True)
         last = self.current
         if last is not None and loaded.left_out:
             config, kept = keep_last_good(config, loaded.left_out, last.config)
             problems = [*problems, *kept]
+            secured = keep_last_secured(secured, config, last.secured)
+        if not config.listeners and any(key == "listeners" for key, _ in loaded.left_out):
+            # The listener that a configuration without any gets would answer in the clear for those that cannot.
+            nothing = Problem(severity="error", key="listeners", message="none of the listeners can be opened", fatal=True)
+            return Load([*problems, nothing], None, True, loaded.tls_files, loaded.due)
         model = build(config)
         if last is not None and model == last.model:
-            # Same routes: what else may differ (log, drain) travels with the old snapshot.
-            rest = None if config == last.config else Revision(last.number, config, model, last.compiled, last.applied_at)
-            return Load([*problems, *last.compiled.problems], rest, False)
+            # Same routes: what else may differ (log, drain, certificates) travels with the old snapshot.
+            is_same = config == last.config and secured == last.secured
+            rest = None if is_same else Revision(last.number, config, model, last.compiled, secured, last.applied_at)
+            return Load([*problems, *last.compiled.problems], rest, False, loaded.tls_files, loaded.due)
         number = 1 if last is None else last.number + 1
         compiled = compile_model(model, number)
-        return Load([*problems, *compiled.problems], Revision(number, config, model, compiled), False)
+        revision = Revision(number, config, model, compiled, secured)
+        return Load([*problems, *compiled.problems], revision, False, loaded.tls_files, loaded.due)
 
     async def reload(self, why: str) -> bool:
         """Looks at the sources and applies what changed. False when they cannot be used; the last good revision then stays."""
@@ -155,6 +201,8 @@ class Reconciler:
                 load = Load([bug], None, True)
             self.loads += 1
             self.last_load_at = time.time()
+            if load.tls_files is not None:
+                self._tls_files, self.due = load.tls_files, load.due
             if load.is_fatal:
                 self.failed_loads += 1
                 self.problems = load.problems
@@ -178,7 +226,7 @@ class Reconciler:
                 self._apply_problems = self._apply(self.current)
             known, self.problems = self.problems, [*load.problems, *self._apply_problems]
             # A change that a slip keeps out of use makes no revision, and is the very one to hear about; a mere touch is not.
-            if load.revision is not None or why != "change" or self.problems != known:
+            if load.revision is not None or why not in QUIET or self.problems != known:
                 # What cannot be put to use at start ends the start; whoever started says so.
                 self._report(load.problems if is_first else self.problems)
             return True

@@ -33,6 +33,7 @@ from gateway.supervisor import ipc
 from gateway.supervisor.adopt import Adopted
 from gateway.supervisor.cpus import granted_cpus
 from gateway.supervisor.describe import merge_clusters
+from gateway.supervisor.secrets import hold_keys
 from gateway.supervisor.sockets import Listeners, split_address
 from gateway.supervisor.stats import CLUSTER_WORDS, Sampler
 from gateway.supervisor.workers import Fleet, Publication, Slot, State
@@ -40,6 +41,8 @@ from gateway.supervisor.workers import Fleet, Publication, Slot, State
 log = logging.getLogger("gateway.supervisor")
 
 SAMPLE_EVERY_S = 1.0
+LONGEST_SLEEP_S = 600.0      # between two looks at the clock
+TICKET_KEYS_S = 12 * 3600.0  # so long a worker's key for session tickets is used
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Supervisor:
         # The admin port gets its turn this often while a configuration compiles in its thread.
         sys.setswitchinterval(0.001)
         # Before the first load, so that no change between the two is missed.
-        self._changes = watch(self._options.config)
+        self._changes = watch(self._options.config, more=lambda: self.reconciler.tls_marks)
         if not await self.reconciler.reload("start"):
             for problem in self.reconciler.problems:
                 print(problem.text(), file=self._out)
@@ -116,6 +119,7 @@ class Supervisor:
         self._say_where()
         self._start(self._watch())
         self._start(self._sample())
+        self._start(self._mind_time())
         await self._stop.wait()
         await self._leave()
         return 0
@@ -136,7 +140,7 @@ class Supervisor:
         print(f"isthmus {gateway.__version__}: {len(self._fleet.slots)} workers", file=self._out)
         for bind_id, listener in self._listeners.by_id.items():
             names = ", ".join(self._wanted.listeners.get(bind_id, []))
-            print(f"  listening on http://{listener.bound}  ({names})", file=self._out)
+            print(f"  listening on {self._wanted.schemes.get(bind_id, 'http')}://{listener.bound}  ({names})", file=self._out)
         print(f"  admin on     http://{self._admin.address}", file=self._out)
         self._out.flush()
 
@@ -175,7 +179,7 @@ class Supervisor:
         if self._fleet is None:
             self._make_fleet(revision)
         assert self._fleet is not None
-        wanted = wanted_of(revision.model, revision.compiled)
+        wanted = wanted_of(revision.model, revision.compiled, revision.secured)
         added, removed, errors = self._listeners.apply(wanted.addresses)
         for listener in added:
             if listener.is_shared:
@@ -184,9 +188,15 @@ class Supervisor:
         self._names = dict(revision.compiled.names)
         self._bind_errors = {error.address: error.reason for error in errors}
         self._fleet.apply_settings(self._settings(revision))
+        changed = self._fleet.secure(ipc.TLS(revision.number, wanted.bundles, wanted.server_sides, wanted.client_sides))
+        if changed:
+            hold_keys()
+            log.info("certificates and authorities for %s", ", ".join(sorted(self._names[id_][1] for id_ in changed)))
         publication = self._fleet.publication
         if publication is None or publication.revision != revision.number or added or removed:
-            self._fleet.publish(Publication.of(revision.number, revision.compiled.blob, wanted.endpoints), added, removed)
+            secured = [*wanted.server_sides, *wanted.client_sides]
+            publication = Publication.of(revision.number, revision.compiled.blob, wanted.endpoints, secured)
+            self._fleet.publish(publication, added, removed)
         return [
             Problem(severity="error", message=str(error), source=str(self._options.config), key="listeners") for error in errors
         ]
@@ -201,6 +211,7 @@ class Supervisor:
             self._listeners,
             self._settings(revision),
             on_change=self._on_fleet_change,
+            name_of=lambda id_: self._names.get(id_, ("object", f"{id_:x}")),
         )
 
     def _settings(self, revision: Revision) -> ipc.Settings:
@@ -217,6 +228,19 @@ class Supervisor:
         async with contextlib.aclosing(self._changes) as changes:
             async for _ in changes:
                 await self.reconciler.reload("change")
+
+    async def _mind_time(self) -> None:
+        """Certificates come nearer to their end although no file changes; keys of session tickets are not used for long."""
+        renewed = time.monotonic()
+        while True:
+            due = self.reconciler.due
+            left = LONGEST_SLEEP_S if due is None else max(0.0, due.timestamp() - time.time())
+            await asyncio.sleep(min(left + 1, LONGEST_SLEEP_S))
+            if due is not None and due == self.reconciler.due and due.timestamp() <= time.time():
+                await self.reconciler.reload("time")
+            if time.monotonic() - renewed >= TICKET_KEYS_S and self._fleet is not None:
+                renewed = time.monotonic()
+                self._fleet.renew_tickets()
 
     async def _sample(self) -> None:
         adopted = Adopted() if os.getpid() == 1 else None

@@ -51,10 +51,14 @@ class Publication:
     fd: int
     size: int
     endpoints: dict[int, list[ipc.Endpoint]]
+    secured: list[int]
 
     @staticmethod
-    def of(revision: int, blob: bytes, endpoints: dict[int, list[ipc.Endpoint]]) -> Publication:
-        return Publication(revision, sealed_file(blob), len(blob), endpoints)
+    def of(
+        revision: int, blob: bytes, endpoints: dict[int, list[ipc.Endpoint]], secured: Sequence[int] = ()
+    ) -> Publication:
+        """secured: ids of the listeners and clusters that speak TLS in it."""
+        return Publication(revision, sealed_file(blob), len(blob), endpoints, list(secured))
 
     def close(self) -> None:
         os.close(self.fd)
@@ -73,6 +77,7 @@ class Slot:
     revision: int = 0              # last acknowledged
     refused: int = 0               # last refused
     error: str = ""                # why
+    tls_error: str = ""            # why it keeps the old TLS of something, since the last order about TLS
     swap_us: int = 0
     started: float = 0.0           # monotonic
     heard: float = 0.0             # monotonic, of the last heartbeat
@@ -96,7 +101,7 @@ class Slot:
             "swap_us": self.swap_us,
             "restarts": self.restarts,
             "age_s": round(time.monotonic() - self.started, 1) if self.state is not State.DOWN else 0.0,
-            "error": self.error,
+            "error": self.error or self.tls_error,
         }
 
 
@@ -112,16 +117,20 @@ class Fleet:
         *,
         on_change: Callable[[], None] = lambda: None,
         on_respawn: Callable[[Slot], None] = lambda slot: None,
+        name_of: Callable[[int], tuple[str, str]] = lambda id_: ("object", f"{id_:x}"),
         entry: Path = ENTRY,
         extra_args: Sequence[str] = (),
     ) -> None:
-        """on_change is called when a worker acknowledged, refused, came or went; on_respawn before a slot's next process starts."""
+        """on_change is called when a worker acknowledged, refused, came or went; on_respawn before a slot's next process starts;
+        name_of for the kind and the name of an id, when something about it is said."""
         self.slots = [Slot(index, Block(index, block_size)) for index in range(slots)]
         self.listeners = listeners
         self.settings = settings
         self.publication: Publication | None = None
+        self._tls = ipc.TLS(0, {}, {}, {})
         self._on_change = on_change
         self._on_respawn = on_respawn
+        self._name_of = name_of
         self._entry = entry
         self._extra_args = list(extra_args)
         self._keepers: set[asyncio.Task[None]] = set()
@@ -183,11 +192,13 @@ class Fleet:
         slot.pid = process.pid
         slot.state = State.STARTING
         slot.revision = slot.refused = slot.connections = 0
-        slot.error = ""
+        slot.error = slot.tls_error = ""
         slot.channel = channel = ipc.Channel(
             ours, ipc.Up, lambda message, fd: self._on_message(slot, message), lambda: self._on_channel_closed(slot)
         )
         channel.send(self.settings)
+        if self._tls.listeners or self._tls.clusters:
+            self._send(slot, self._tls)
         if self.publication is not None:
             self._send_publication(slot, self.publication)
         for listener in self.listeners.by_id.values():
@@ -258,6 +269,10 @@ class Fleet:
             slot.refused = message.revision
             slot.error = message.error
             log.error("worker %d refused revision %d: %s", slot.index, message.revision, message.error)
+        elif isinstance(message, ipc.Unsecured):
+            kind, name = self._name_of(message.id)
+            slot.tls_error = f"TLS of {kind} '{name}': {message.error}"
+            log.error("worker %d keeps the old TLS of %s '%s': %s", slot.index, kind, name, message.error)
         elif isinstance(message, ipc.Description):
             answer = slot.answers.pop(message.number, None)
             if answer is not None and not answer.done():
@@ -272,7 +287,8 @@ class Fleet:
             slot.channel.send(message, fd)
 
     def _send_publication(self, slot: Slot, publication: Publication) -> None:
-        self._send(slot, ipc.Snapshot(publication.revision, publication.size, publication.endpoints), publication.fd)
+        message = ipc.Snapshot(publication.revision, publication.size, publication.endpoints, publication.secured)
+        self._send(slot, message, publication.fd)
 
     def _send_listener(self, slot: Slot, listener: Listener) -> None:
         self._send(slot, ipc.Listen(listener.bind_id, listener.bound), listener.sockets[slot.index].fileno())
@@ -288,6 +304,25 @@ class Fleet:
             self._send_publication(slot, publication)
             for listener in added:
                 self._send_listener(slot, listener)
+
+    def secure(self, tls: ipc.TLS) -> list[int]:
+        """What listeners and clusters need for TLS from now on; before `publish`, when that brings who needs it.
+
+        What is different from before goes to every worker, and everything to a new one. Answers the ids of what is different.
+        """
+        before, self._tls = self._tls, tls
+        listeners = {id_: side for id_, side in tls.listeners.items() if before.listeners.get(id_) != side}
+        clusters = {id_: side for id_, side in tls.clusters.items() if before.clusters.get(id_) != side}
+        if listeners or clusters:
+            for slot in self.slots:
+                slot.tls_error = ""
+            self.broadcast(_order(tls, listeners, clusters))
+        return [*listeners, *clusters]
+
+    def renew_tickets(self) -> None:
+        """Every listener gets contexts of its own again, and with them new keys for session tickets."""
+        if self._tls.listeners:
+            self.broadcast(_order(self._tls, self._tls.listeners, {}))
 
     def apply_settings(self, settings: ipc.Settings) -> None:
         if settings != self.settings:
@@ -387,6 +422,12 @@ class Fleet:
         if self.publication is not None:
             self.publication.close()
             self.publication = None
+
+
+def _order(tls: ipc.TLS, listeners: dict[int, ipc.ServerSide], clusters: dict[int, ipc.ClientSide]) -> ipc.TLS:
+    """The part of a TLS order about these, with the authorities that they name."""
+    digests = {side.ca for side in listeners.values() if side.ca} | {side.ca for side in clusters.values()}
+    return ipc.TLS(tls.revision, {digest: tls.bundles[digest] for digest in digests}, listeners, clusters)
 
 
 def _how(code: int) -> str:

@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -24,10 +24,14 @@ import gateway.supervisor.ipc as ipc
 from gateway._core.engine import Engine
 from gateway.observe import logging as log_setup
 from gateway.observe.access_log import AccessLog
+from gateway.supervisor.secrets import hold_keys
 from gateway.worker.descriptors import make_room
 from gateway.worker.drain import Leaving
 from gateway.worker.resolver import Resolver
 from gateway.worker.swap import map_blob, put_to_use, set_changed
+
+if TYPE_CHECKING:
+    from gateway.worker.tls import Desk
 
 log = logging.getLogger("gateway.worker")
 
@@ -52,6 +56,8 @@ class Worker:
         self._resolver = Resolver(self._on_resolved)
         self._endpoints: dict[int, tuple[ipc.Endpoint, ...]] = {}
         self._listening: dict[int, int] = {}
+        self._desk: Desk | None = None
+        self._revision = 0
         self._leaving = Leaving(self._engine)
         self._orders: asyncio.Queue[tuple[ipc.Down, int | None] | None] = asyncio.Queue()
         self._done = asyncio.Event()
@@ -156,6 +162,8 @@ class Worker:
         match order:
             case ipc.Settings():
                 self._apply_settings(order)
+            case ipc.TLS():
+                await self._secure(order)
             case ipc.Snapshot():
                 assert fd is not None
                 await self._swap(order, fd)
@@ -200,11 +208,29 @@ class Worker:
         try:
             blob = map_blob(fd, order.size)
             resolved = await self._resolver.want(order.endpoints, is_all=True)
+            if self._desk is not None:
+                # In the turn of the swap: no handshake sees the old routes with the new certificates for longer.
+                self._desk.apply()
             cost = put_to_use(self._engine, blob, order.revision, resolved, self._endpoints)
+            if self._desk is not None:
+                self._desk.forget(order.secured)
         except (ValueError, OSError) as error:
             self._channel.send(ipc.Refused(order.revision, str(error)))
             return
+        self._revision = order.revision
         self._channel.send(ipc.Ack(order.revision, cost))
+
+    async def _secure(self, order: ipc.TLS) -> None:
+        hold_keys()
+        if self._desk is None:
+            # Loaded when it is needed: most of its fifteen megabytes are OpenSSL.
+            from gateway.worker.tls import Desk
+
+            self._desk = Desk(self._engine)
+        for id_, error in await self._desk.prepare(order):
+            self._channel.send(ipc.Unsecured(id_, error))
+        if order.revision <= self._revision:
+            self._desk.apply()
 
     def _on_resolved(self, endpoints: dict[int, list[ipc.Endpoint]]) -> None:
         """New answers. A cluster that no snapshot in use has is left to the swap that brings it."""

@@ -3,10 +3,12 @@
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pki import Authority, days, key_of, write_pair
 
 from gateway.control import reconciler as module
 from gateway.control.publish import wanted_of
@@ -194,12 +196,120 @@ def test_a_load_steps_back_behind_the_workers_and_the_loop_does_not(tmp_path: Pa
     seen: list[int] = []
     load = module.files.load
 
-    def noting(path: Path) -> files.Loaded:
+    def noting(*given: Any) -> files.Loaded:
         seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        return load(path)
+        return load(*given)
 
     monkeypatch.setattr(module.files, "load", noting)
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     tell(tmp_path, TEXT, None)
     assert seen == [min(19, before + module.STEP_BACK)] * 2
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+SECURE = """\
+listeners:
+  - name: web
+    address: "127.0.0.1:0"
+    protocol: HTTPS
+    tls: {certificates: [{cert: web.crt, key: web.key}]}
+routes:
+  - name: shop
+    rules: [{backendRefs: [{name: one}]}]
+  - name: raw
+    kind: TCPRoute
+    rules: [{backendRefs: [{name: two}]}]
+clusters:
+  - {name: one, endpoints: ["one.test:443"], tls: {ca: ca.crt}}
+  - {name: two, endpoints: ["10.0.0.1:443"], tls: {ca: ca.crt}}
+"""
+
+
+def tell_with_files(tmp_path: Path, *steps: Callable[[], object]) -> tuple[Reconciler, Plane]:
+    """Loads SECURE once, and once after each step."""
+    authority = Authority()
+    write_pair(tmp_path, "web", authority.issue("web.test"))
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    path = tmp_path / "isthmus.yaml"
+    path.write_text(SECURE)
+    plane = Plane()
+
+    async def run() -> Reconciler:
+        reconciler = Reconciler(path, plane)
+        await reconciler.reload("test")
+        for step in steps:
+            step()
+            await reconciler.reload("change")
+        return reconciler
+
+    return asyncio.run(run()), plane
+
+
+def test_another_certificate_makes_no_other_revision_but_is_applied(tmp_path: Path) -> None:
+    fresh = Authority().issue("web.test")
+    reconciler, plane = tell_with_files(tmp_path, lambda: None, lambda: write_pair(tmp_path, "web", fresh))
+    first, second = plane.applied
+    assert (first.number, second.number) == (1, 1) and second.compiled is first.compiled
+    assert first.secured != second.secured and second.secured.listeners["web"].pairs[0].key == key_of(fresh)
+    assert set(reconciler.tls_marks) == {tmp_path / name for name in ("web.crt", "web.key", "ca.crt")}
+    assert reconciler.due is not None
+
+
+def test_a_listener_whose_certificate_is_gone_keeps_serving_with_the_last_good(tmp_path: Path) -> None:
+    def rename_and_lose() -> None:
+        (tmp_path / "isthmus.yaml").write_text(SECURE.replace("web.crt", "new.crt").replace("ca: ca.crt", "ca: none.crt"))
+
+    reconciler, plane = tell_with_files(tmp_path, rename_and_lose)
+    # Nothing in use changed, so nothing is applied: the listener, its certificate and the clusters stay as they were.
+    assert len(plane.applied) == 1 and not reconciler.is_stale
+    texts = [problem.text() for problem in reconciler.problems]
+    assert any("new.crt: cannot be read: No such file or directory; the listener is left out" in text for text in texts)
+    assert sum("the last good version of" in text for text in texts) == 3
+
+
+def test_a_kept_listener_goes_on_beside_what_is_new(tmp_path: Path) -> None:
+    def lose_and_change() -> None:
+        text = SECURE.replace("web.crt", "new.crt").replace("one.test:443", "two.test:443")
+        (tmp_path / "isthmus.yaml").write_text(text)
+
+    _, plane = tell_with_files(tmp_path, lose_and_change)
+    first, second = plane.applied
+    assert second.number == 2 and second.secured.listeners == first.secured.listeners
+    assert second.secured.clusters["one"].server_name == "two.test"
+    assert [each.name for each in second.secured.facts] == ["web"]
+    assert second.secured.bundles == first.secured.bundles
+
+
+def test_without_any_listener_nothing_is_opened_in_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "isthmus.yaml"
+    path.write_text(SECURE)
+    plane = Plane()
+    reconciler = Reconciler(path, plane)
+    assert not asyncio.run(reconciler.reload("test")) and not plane.applied
+    assert any(problem.fatal and "none of the listeners can be opened" in problem.message for problem in reconciler.problems)
+    assert tmp_path / "web.crt" in reconciler.tls_marks, "what is missing is watched for"
+
+
+def test_a_look_because_of_the_time_says_what_is_new_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reconciler, _ = tell_with_files(tmp_path)
+    write_pair(tmp_path, "web", Authority().issue("web.test", not_before=days(-9), not_after=days(5)))
+
+    async def look_twice() -> None:
+        await reconciler.reload("time")
+        await reconciler.reload("time")
+
+    asyncio.run(look_twice())
+    assert caplog.text.count("in less than 7 days") == 1
+    assert sum("in less than 7 days" in problem.message for problem in reconciler.problems) == 1
+
+
+def test_the_wishes_of_a_revision_say_who_speaks_tls(tmp_path: Path) -> None:
+    _, plane = tell_with_files(tmp_path)
+    revision = plane.applied[0]
+    wanted = wanted_of(revision.model, revision.compiled, revision.secured)
+    assert [revision.compiled.names[id_] for id_ in wanted.server_sides] == [("listener", "web")]
+    assert list(wanted.schemes.values()) == ["https"]
+    one, two = (wanted.client_sides[revision.compiled.clusters[name]] for name in ("one", "two"))
+    assert (one.server_name, one.address, one.alpn) == ("one.test", "", ("http/1.1",))
+    assert (two.server_name, two.address, two.alpn) == ("", "10.0.0.1", ()), "what a tunnel carries is nobody's guess"
+    assert set(wanted.bundles) == {one.ca}

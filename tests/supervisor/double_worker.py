@@ -17,11 +17,20 @@ async def run(args: argparse.Namespace) -> int:
     done = asyncio.Event()
     status = 0
     listening: dict[int, int] = {}
+    orders: list[object] = []
+    shown: dict[int, str] = {}
 
     def obey(order: ipc.Down, fd: int | None) -> None:
         nonlocal status
         match order:
+            case ipc.TLS():
+                shown.update({id_: side.pairs[0].kind for id_, side in order.listeners.items()})
+                shown.update({id_: side.server_name for id_, side in order.clusters.items()})
+                orders.append([order.revision, sorted(order.bundles), sorted(order.listeners), sorted(order.clusters)])
+                for id_ in order.listeners if args.behaviour == "unsecured" else ():
+                    channel.send(ipc.Unsecured(id_, "key values mismatch"))
             case ipc.Snapshot():
+                orders.append([order.revision, order.secured])
                 assert fd is not None
                 os.close(fd)
                 if args.behaviour == "refuse":
@@ -36,7 +45,9 @@ async def run(args: argparse.Namespace) -> int:
             case ipc.Unlisten():
                 os.close(listening.pop(order.bind_id))
             case ipc.Describe():
-                if args.behaviour != "mute":
+                if order.what == "orders":
+                    channel.send(ipc.Description(order.number, [{"orders": orders, "shown": sorted(shown.items())}]))
+                elif args.behaviour != "mute":
                     channel.send(ipc.Description(order.number, [{"what": order.what, "ports": len(listening)}]))
             case ipc.Drain():
                 if args.behaviour == "linger" and order.deadline_ms > 0:

@@ -41,6 +41,12 @@ def test_every_message_arrives_as_it_was_sent_and_in_order() -> None:
     down: list[ipc.Down] = [
         ipc.Settings(log_format="json", log_sample=0.25),
         ipc.Endpoints({2**64 - 1: [(b"10.0.0.1", 80, 1, b"a"), (b"/run/s", 0, 2, b"")], 0: []}),
+        ipc.TLS(
+            3,
+            {"d": b"authorities"},
+            {2**64 - 1: ipc.ServerSide((ipc.Pair(("a.test",), "EC", b"chain", b"key", b"der"),), "1.3", False, "d", b"crl", True)},
+            {0: ipc.ClientSide("d", "a", "::1", ("b", "c"), ipc.Pair((), "RSA", b"chain", b"secret"), ("h2",))},
+        ),
         ipc.Unlisten(2**63),
         ipc.Drain(1500),
         ipc.ReopenLogs(),
@@ -51,6 +57,7 @@ def test_every_message_arrives_as_it_was_sent_and_in_order() -> None:
         ipc.Hello(17),
         ipc.Ack(3, 800),
         ipc.Refused(4, "offset 12 beyond the end"),
+        ipc.Unsecured(2**64 - 1, "key values mismatch"),
         ipc.Health(1, 2, 3),
         ipc.Description(7, [{"name": "a", "active": 1}]),
         ipc.Bye(0),
@@ -166,3 +173,11 @@ def test_a_message_is_sent_with_exactly_the_descriptors_it_carries() -> None:
         worker.channel.close()
 
     run(story())
+
+
+def test_no_message_shows_a_private_key() -> None:
+    pair = ipc.Pair(("a.test", "*.b.test"), "EC", b"chain", b"secret")
+    shown = [pair, ipc.ServerSide((pair,)), ipc.ClientSide("d", pair=pair)]
+    shown.append(ipc.TLS(1, {}, {1: ipc.ServerSide((pair,))}, {2: ipc.ClientSide("d", pair=pair)}))
+    assert all("secret" not in text for each in shown for text in (repr(each), str(each), f"{each}"))
+    assert repr(pair) == "Pair(EC a.test, *.b.test)" and list(pair.__rich_repr__()) == [repr(pair)]

@@ -141,6 +141,84 @@ def test_a_refused_revision_is_noted_and_the_worker_lives() -> None:
     run(story())
 
 
+def tls(revision: int, *, listeners: dict[int, str], clusters: dict[int, str]) -> ipc.TLS:
+    """listeners: id -> kind of the key; clusters: id -> name to verify."""
+    return ipc.TLS(
+        revision,
+        {"ours": b"authorities", "theirs": b"others"},
+        {id_: ipc.ServerSide((ipc.Pair((), kind, b"chain", b"key"),)) for id_, kind in listeners.items()},
+        {id_: ipc.ClientSide("ours" if name < "m" else "theirs", name) for id_, name in clusters.items()},
+    )
+
+
+async def told(fleet: Fleet) -> list[Any]:
+    return [[rows[0]["orders"], rows[0]["shown"]] for _, rows in await fleet.describe("orders")]
+
+
+def test_tls_comes_before_the_snapshot_and_only_what_is_different_travels() -> None:
+    async def story() -> None:
+        async with fleet_of(1) as fleet:
+            await until(lambda: fleet.serving)
+            assert fleet.secure(tls(1, listeners={7: "EC", 8: "EC"}, clusters={9: "a"})) == [7, 8, 9]
+            fleet.publish(Publication.of(1, b"blob", {}, [7, 8, 9]))
+            await until(lambda: fleet.is_settled)
+            assert fleet.secure(tls(2, listeners={7: "EC", 8: "RSA"}, clusters={9: "a", 10: "z"})) == [8, 10]
+            fleet.publish(Publication.of(2, b"blob", {}, [7, 8, 9, 10]))
+            await until(lambda: fleet.is_settled)
+            # Other certificates alone make no snapshot, and the same ones make nothing.
+            assert fleet.secure(tls(2, listeners={7: "RSA", 8: "RSA"}, clusters={9: "a"})) == [7]
+            assert fleet.secure(tls(2, listeners={7: "RSA", 8: "RSA"}, clusters={9: "a"})) == []
+            ((orders, _),) = await told(fleet)
+            assert [each for each in orders if len(each) == 4 or each[1]] == [
+                [1, ["ours"], [7, 8], [9]], [1, [7, 8, 9]],
+                [2, ["theirs"], [8], [10]], [2, [7, 8, 9, 10]],
+                [2, [], [7], []],
+            ]  # fmt: skip
+
+    run(story())
+
+
+def test_a_new_worker_gets_everything_before_its_first_snapshot() -> None:
+    async def story() -> None:
+        async with fleet_of(1) as fleet:
+            fleet.secure(tls(1, listeners={7: "EC"}, clusters={9: "a"}))
+            fleet.publish(Publication.of(1, b"blob", {}, [7, 9]))
+            fleet.secure(tls(1, listeners={7: "RSA"}, clusters={9: "a"}))
+            await until(lambda: fleet.is_settled)
+            first = fleet.slots[0].pid
+            os.kill(first, 9)
+            await until(lambda: fleet.slots[0].pid != first and fleet.serving)
+            assert await told(fleet) == [[[[1, ["ours", "theirs"], [7], [9]], [1, [7, 9]]], [[7, "RSA"], [9, "a"]]]]
+
+    run(story())
+
+
+def test_keys_of_session_tickets_are_renewed_with_the_same_certificates() -> None:
+    async def story() -> None:
+        async with fleet_of(1) as fleet:
+            fleet.renew_tickets()
+            fleet.secure(tls(1, listeners={7: "EC"}, clusters={9: "a"}))
+            await until(lambda: fleet.serving)
+            fleet.renew_tickets()
+            ((orders, _),) = await told(fleet)
+            assert [order for order in orders if len(order) == 4][-1] == [1, [], [7], []]
+
+    run(story())
+
+
+def test_a_worker_that_could_not_use_a_certificate_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        async with fleet_of(1, "unsecured", name_of=lambda id_: ("listener", f"web{id_}")) as fleet:
+            fleet.secure(tls(1, listeners={7: "EC"}, clusters={}))
+            await until(lambda: fleet.slots[0].tls_error and fleet.serving)
+            assert fleet.slots[0].row()["error"] == "TLS of listener 'web7': key values mismatch"
+            fleet.secure(tls(1, listeners={}, clusters={9: "a"}))
+            assert fleet.slots[0].row()["error"] == ""
+
+    run(story())
+    assert "keeps the old TLS of listener 'web7': key values mismatch" in caplog.text
+
+
 def test_a_worker_that_does_not_answer_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "DESCRIBE_WITHIN_S", 0.05)
 

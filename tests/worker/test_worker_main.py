@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import uvloop
+from test_contexts import ONE as PAIR
 from until import until
 
 from gateway.supervisor import ipc
 from gateway.supervisor.blocks import sealed_file
+from gateway.supervisor.ipc import ServerSide
 from gateway.worker import main as module
 
 
@@ -48,6 +50,15 @@ class Engine:
 
     def set_endpoints(self, cluster: int, endpoints: Sequence[ipc.Endpoint]) -> None:
         self.calls.append(("endpoints", cluster, list(endpoints)))
+
+    def set_server_tls(self, listener: int, tls: Any) -> None:
+        self.calls.append(("server", listener, tls is not None))
+
+    def set_client_tls(self, cluster: int, tls: Any) -> None:
+        self.calls.append(("client", cluster, tls is not None))
+
+    def set_certificate_reader(self, read: Any) -> None:
+        self.calls.append("reader")
 
     def listen(self, fd: int, bind_id: int) -> None:
         self.calls.append(("listen", bind_id, os.fstat(fd).st_ino))
@@ -86,9 +97,11 @@ class Supervisor:
     def of(self, kind: type) -> list[Any]:
         return [fact for fact in self.facts if isinstance(fact, kind)]
 
-    def publish(self, blob: bytes, revision: int, endpoints: dict[int, list[ipc.Endpoint]] | None = None) -> None:
+    def publish(
+        self, blob: bytes, revision: int, endpoints: dict[int, list[ipc.Endpoint]] | None = None, secured: Sequence[int] = ()
+    ) -> None:
         fd = sealed_file(blob)
-        self.channel.send(ipc.Snapshot(revision, len(blob), endpoints or {}), fd)
+        self.channel.send(ipc.Snapshot(revision, len(blob), endpoints or {}, list(secured)), fd)
         os.close(fd)
 
 
@@ -98,6 +111,8 @@ Story = Callable[[Supervisor, Engine, "asyncio.Task[int]"], Awaitable[None]]
 @pytest.fixture(autouse=True)
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(module, "Engine", Engine)
+    # The process of the tests may leave core files.
+    monkeypatch.setattr(module, "hold_keys", lambda: True)
     yield
     gc.enable()
     gc.unfreeze()
@@ -148,6 +163,38 @@ def test_a_snapshot_is_swapped_with_its_endpoints_and_acknowledged() -> None:
         # The worker goes on with what it had.
         supervisor.channel.send(ipc.Endpoints({7: [(b"10.0.0.2", 80, 1, b"")], 99: [(b"10.0.0.3", 80, 1, b"")]}))
         await until(lambda: engine.calls[-1] == ("endpoints", 7, [(b"10.0.0.2", 80, 1, b"")]))
+
+    tell(story)
+
+
+def test_certificates_come_with_their_snapshot_and_later_ones_at_once() -> None:
+    side = ServerSide((PAIR,))
+
+    async def story(supervisor: Supervisor, engine: Engine, worker: Any) -> None:
+        def tls(revision: int, *listeners: int, **more: Any) -> None:
+            supervisor.channel.send(ipc.TLS(revision, {}, dict.fromkeys(listeners, side), **{"clusters": {}, **more}))
+
+        def calls() -> list[Any]:
+            return [call for call in engine.calls if call[0] in ("server", "client", "swap")]
+
+        tls(1, 5, 6)
+        supervisor.publish(b"first", 1, secured=[5, 6])
+        await until(lambda: supervisor.of(ipc.Ack))
+        assert calls() == [("server", 5, True), ("server", 6, True), ("swap", b"first", 1)]
+        tls(1, 5)
+        await until(lambda: len(calls()) == 4)
+        assert calls()[3] == ("server", 5, True)
+        # What comes with a snapshot that is refused takes nothing away.
+        tls(2, 7)
+        supervisor.publish(b"bad", 2, secured=[7])
+        supervisor.publish(b"third", 3, secured=[7])
+        await until(lambda: len(supervisor.of(ipc.Ack)) == 2)
+        rest = calls()[4:]
+        assert rest[:2] == [("server", 7, True), ("swap", b"third", 3)]
+        assert sorted(rest[2:]) == [("server", 5, False), ("server", 6, False)]
+        tls(3, clusters={9: ipc.ClientSide("lost", "a.test")})
+        await until(lambda: supervisor.of(ipc.Unsecured))
+        assert supervisor.of(ipc.Unsecured)[0].id == 9 and not worker.done()
 
     tell(story)
 
