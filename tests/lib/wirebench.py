@@ -309,7 +309,7 @@ def compiled(config: str, revision: int, problems: Sequence[str] = ()) -> tuple[
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "gateway.yaml"
         path.write_text(config)
-        loaded = load(path)
+        loaded = load(path, with_certificates=False)
     found = [problem.text() for problem in loaded.problems]
     assert loaded.config is not None and len(found) == len(problems), found
     assert all(part in text for part, text in zip(problems, found, strict=True)), found
