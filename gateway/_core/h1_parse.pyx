@@ -7,9 +7,8 @@ from gateway._core.faults cimport (
     F_FIELD_NAME, F_FIELD_VALUE, F_FIELDS_LARGE, F_FIELDS_MANY, F_LINE_END, F_METHOD, F_START_LINE, F_STATUS, F_TARGET,
     F_TARGET_LONG, F_VERSION)
 from gateway._core.headers cimport Field, HeaderBlock
-from gateway._core.tokens cimport token_of
-from gateway._core.types cimport (
-    M_CONNECT, M_DELETE, M_GET, M_HEAD, M_OPTIONS, M_OTHER, M_PATCH, M_POST, M_PUT, M_TRACE, uint8_t, uint16_t, uint32_t)
+from gateway._core.tokens cimport method_of, token_of
+from gateway._core.types cimport uint8_t, uint16_t, uint32_t
 from gateway._core.validate cimport validate_request, validate_response
 
 cdef enum:
@@ -20,28 +19,6 @@ cdef enum:
 
 
 # ---- start lines ----
-
-cdef uint8_t method_of(const uint8_t *p, size_t n) noexcept nogil:
-    if n == 3:
-        if memcmp(p, b"GET", 3) == 0:
-            return M_GET
-        return M_PUT if memcmp(p, b"PUT", 3) == 0 else M_OTHER
-    if n == 4:
-        if memcmp(p, b"POST", 4) == 0:
-            return M_POST
-        return M_HEAD if memcmp(p, b"HEAD", 4) == 0 else M_OTHER
-    if n == 5:
-        if memcmp(p, b"PATCH", 5) == 0:
-            return M_PATCH
-        return M_TRACE if memcmp(p, b"TRACE", 5) == 0 else M_OTHER
-    if n == 6:
-        return M_DELETE if memcmp(p, b"DELETE", 6) == 0 else M_OTHER
-    if n == 7:
-        if memcmp(p, b"OPTIONS", 7) == 0:
-            return M_OPTIONS
-        return M_CONNECT if memcmp(p, b"CONNECT", 7) == 0 else M_OTHER
-    return M_OTHER
-
 
 # 10 or 11 for the eight bytes of an HTTP version; 0 when it is another version of HTTP; -1 when it is none.
 cdef inline int version_of(const uint8_t *p) noexcept nogil:

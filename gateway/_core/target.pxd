@@ -7,6 +7,8 @@ from gateway._core.types cimport Ref, uint8_t, uint32_t
 
 # Splits head.target by the method into scheme, authority, path, query (RFC 9112 §3.2); 0 or a negated Fault.
 cdef int parse_target(HeaderBlock head) noexcept nogil
+# The same for the :path of HTTP/2, which is an origin-form or the asterisk of OPTIONS: path and query; 0 or a negated Fault.
+cdef int parse_path(HeaderBlock head, Ref path) noexcept nogil
 # Checks host[:port], sets head.authority, head.host (lower case, without port and trailing dot) and head.port; 0 or a negated Fault.
 cdef int parse_authority(HeaderBlock head, Ref authority) noexcept nogil
 # Normalises the n bytes of a path into out (room for n bytes): decodes unreserved %XX, resolves dot segments, merges slashes;

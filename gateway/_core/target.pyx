@@ -316,6 +316,25 @@ cdef int split_path(HeaderBlock head, uint32_t start, uint32_t end) noexcept nog
     return 0
 
 
+# Origin-form, or the asterisk of OPTIONS; the bytes are target bytes, and there is one.
+cdef int take_path(HeaderBlock head, Ref path) noexcept nogil:
+    cdef uint8_t first = head.store[path.off]
+    if first == 47:
+        return split_path(head, path.off, path.off + path.n)
+    if first != 42 or path.n != 1 or head.method != M_OPTIONS:
+        return -F_TARGET
+    head.flags |= HEAD_ASTERISK
+    head.path = path
+    return 0
+
+
+cdef int parse_path(HeaderBlock head, Ref path) noexcept nogil:
+    cdef Span span = head.borrow(path)
+    if span.n == 0 or not is_all(span.p, span.n, C_TARGET):
+        return -F_TARGET
+    return take_path(head, path)
+
+
 cdef int parse_target(HeaderBlock head) noexcept nogil:
     cdef Span span = head.borrow(head.target)
     cdef uint32_t off = head.target.off
@@ -327,14 +346,8 @@ cdef int parse_target(HeaderBlock head) noexcept nogil:
     if head.method == M_CONNECT:                                       # authority-form, with a port
         fault = parse_authority(head, head.target)
         return fault if fault < 0 else (0 if head.port else -F_TARGET)
-    if span.p[0] == 47:
-        return split_path(head, off, off + head.target.n)
-    if span.n == 1 and span.p[0] == 42:
-        if head.method != M_OPTIONS:
-            return -F_TARGET
-        head.flags |= HEAD_ASTERISK
-        head.path = head.target
-        return 0
+    if span.p[0] == 47 or span.n == 1 and span.p[0] == 42:
+        return take_path(head, head.target)
     if span.n > 7 and is_word(span.p, 7, b"http://"):
         scheme = 4
     elif span.n > 8 and is_word(span.p, 8, b"https://"):

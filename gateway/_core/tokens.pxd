@@ -1,5 +1,5 @@
 # tokens.pxd - level 2: known field names as small integers, so that a test for a header is an integer compare.
-# Owns: the name table (read only). Called by: headers, validate, h1_parse, forward, record.
+# Owns: the name table (read only). Called by: headers, validate, h1_parse, hpack, forward, record.
 
 from gateway._core.types cimport uint8_t
 
@@ -66,3 +66,5 @@ cdef bint is_hop_by_hop(uint8_t token) noexcept nogil
 # 1 for a field that Connection may never nominate: host, content-length, transfer-encoding, authorization, cookie,
 # x-forwarded-*, forwarded, x-real-ip, via, x-request-id, ... (checklist item 35).
 cdef bint is_unnominable(uint8_t token) noexcept nogil
+# types.Method of a method's text, case kept; M_OTHER when it is none of those.
+cdef uint8_t method_of(const uint8_t *p, size_t n) noexcept nogil

@@ -2,7 +2,8 @@
 
 from libc.string cimport memcmp, memset
 
-from gateway._core.types cimport uint8_t, uint32_t, uint64_t
+from gateway._core.types cimport (
+    M_CONNECT, M_DELETE, M_GET, M_HEAD, M_OPTIONS, M_OTHER, M_PATCH, M_POST, M_PUT, M_TRACE, uint8_t, uint32_t, uint64_t)
 
 # In the order of the Token enum; T_OTHER has no name.
 cdef tuple NAMES = (
@@ -97,3 +98,25 @@ cdef bint is_hop_by_hop(uint8_t token) noexcept nogil:
 
 cdef bint is_unnominable(uint8_t token) noexcept nogil:
     return token < TOKENS and (unnominable >> token) & 1 != 0
+
+
+cdef uint8_t method_of(const uint8_t *p, size_t n) noexcept nogil:
+    if n == 3:
+        if memcmp(p, b"GET", 3) == 0:
+            return M_GET
+        return M_PUT if memcmp(p, b"PUT", 3) == 0 else M_OTHER
+    if n == 4:
+        if memcmp(p, b"POST", 4) == 0:
+            return M_POST
+        return M_HEAD if memcmp(p, b"HEAD", 4) == 0 else M_OTHER
+    if n == 5:
+        if memcmp(p, b"PATCH", 5) == 0:
+            return M_PATCH
+        return M_TRACE if memcmp(p, b"TRACE", 5) == 0 else M_OTHER
+    if n == 6:
+        return M_DELETE if memcmp(p, b"DELETE", 6) == 0 else M_OTHER
+    if n == 7:
+        if memcmp(p, b"OPTIONS", 7) == 0:
+            return M_OPTIONS
+        return M_CONNECT if memcmp(p, b"CONNECT", 7) == 0 else M_OTHER
+    return M_OTHER
