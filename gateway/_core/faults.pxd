@@ -59,6 +59,31 @@ cdef enum Fault:
     F_TLS_EXTENSION        # an extension twice, too many of them, supported_versions malformed             400
     F_TLS_NAME             # server_name malformed, several host names, or no host name as DNS spells one   400
     F_TLS_ALPN             # ALPN malformed, or more of it than 256 bytes                                   400
+    # HTTP/2 and its header compression: what breaks the connection, and what breaks one stream
+    F_H2_PREFACE           # the connection does not begin as RFC 9113 §3.4 says                            400
+    F_H2_FRAME             # a frame where it may not stand, or with content that it may not have           400
+    F_H2_FRAME_SIZE        # a frame longer than allowed, or of another length than its type has            400
+    F_H2_STREAM            # a frame on a stream that is closed for it, or that was never opened            400
+    F_H2_SETTINGS          # a setting out of its range                                                     400
+    F_H2_WINDOW            # more content than the window allows, or a window beyond 2^31 - 1               400
+    F_H2_BLOCK             # a field block that another frame breaks off                                    400
+    F_H2_SLOW              # a field block that is never finished, settings that are never acknowledged     400
+    F_H2_PSEUDO            # a pseudo-header field missing, doubled, unknown, misplaced or malformed        400
+    F_H2_HOP               # a field of HTTP/1.1 connections, or TE other than trailers (item 52)           400
+    F_H2_LENGTH            # content that is not as long as content-length says (item 53)                   400
+    F_H2_STALL             # a stream whose content nobody takes (class D9)                                 400
+    F_HPACK                # header compression that cannot be undone                                       400
+    # floods: each frame allowed by itself, their number is not (classes D1 to D8)
+    F_FLOOD_RESET          # requests reset before they were answered                                       400
+    F_FLOOD_FAULT          # requests that have to be reset or refused                                      400
+    F_FLOOD_STREAMS        # streams beyond the number that the settings allow                              400
+    F_FLOOD_BLOCK          # field blocks in too many pieces, or too large                                  400
+    F_FLOOD_PING           # PING                                                                           400
+    F_FLOOD_SETTINGS       # SETTINGS                                                                       400
+    F_FLOOD_EMPTY          # DATA without content                                                           400
+    F_FLOOD_CONTROL        # WINDOW_UPDATE, PRIORITY, unknown frames out of proportion to the content       400
+    F_FLOOD_TABLE          # resizing the table of header compression                                       400
+    F_FLOOD_OUTPUT         # answers to control frames that nobody reads                                    400
     FAULTS
 
 # Status for the peer: the column above.

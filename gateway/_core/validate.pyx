@@ -5,21 +5,23 @@ from libc.string cimport memchr
 from gateway._core.ascii cimport (
     C_DIGIT, C_TOKEN, C_VALUE, copy_bytes, gw_class, has_prefix, is_all, is_blank, is_same_lower, is_word)
 from gateway._core.faults cimport (
-    F_AUTHORITY, F_CODING, F_CODING_UNKNOWN, F_CONNECT, F_EXPECT, F_FIELD_VALUE, F_FIELDS_LARGE, F_FIELDS_MANY, F_LENGTH,
-    F_LENGTH_AND_CODING, F_MAX_FORWARDS, F_STATUS, F_SWITCHED, F_TRACE, F_UNDERSCORE, F_UPGRADE_BODY)
+    F_AUTHORITY, F_CODING, F_CODING_UNKNOWN, F_CONNECT, F_EXPECT, F_FIELD_VALUE, F_FIELDS_LARGE, F_FIELDS_MANY, F_H2_FRAME,
+    F_H2_HOP, F_H2_LENGTH, F_H2_PSEUDO, F_LENGTH, F_LENGTH_AND_CODING, F_MAX_FORWARDS, F_STATUS, F_SWITCHED, F_TRACE, F_UNDERSCORE,
+    F_UPGRADE_BODY)
 from gateway._core.headers cimport (
     FIELD_DROP, FIELD_HOP, HEAD_ABSOLUTE, HEAD_CLOSE, HEAD_EXPECT_CONTINUE, HEAD_KEEP_ALIVE, HEAD_TE_TRAILERS, HEAD_UPGRADE,
     HEAD_WEBSOCKET, Field, HeaderBlock)
-from gateway._core.target cimport parse_authority, parse_target
+from gateway._core.target cimport parse_authority, parse_path, parse_target
 from gateway._core.tokens cimport (
-    T_CONNECTION, T_CONTENT_LENGTH, T_ETAG, T_EXPECT, T_GRPC_MESSAGE, T_GRPC_STATUS, T_HOST, T_HTTP2_SETTINGS, T_KEEP_ALIVE,
+    T_CONNECTION, T_CONTENT_LENGTH, T_COOKIE, T_ETAG, T_EXPECT, T_GRPC_MESSAGE, T_GRPC_STATUS, T_HOST, T_HTTP2_SETTINGS, T_KEEP_ALIVE,
     T_LAST_MODIFIED, T_MAX_FORWARDS, T_OTHER, T_PROXY_CONNECTION, T_TE, T_TRANSFER_ENCODING, T_UPGRADE, is_unnominable)
 from gateway._core.types cimport (
-    FRAME_CHUNKED, FRAME_CLOSE, FRAME_LENGTH, FRAME_NONE, M_CONNECT, M_HEAD, M_OPTIONS, M_TRACE, Ref, Span, uint8_t, uint32_t,
-    uint64_t)
+    FRAME_CHUNKED, FRAME_CLOSE, FRAME_LENGTH, FRAME_NONE, FRAME_STREAM, M_CONNECT, M_HEAD, M_OPTIONS, M_TRACE, Ref, Span, uint8_t,
+    uint32_t, uint64_t)
 
 cdef enum:
     MAX_OPTIONS = 64           # connection options in one head; each is compared with every field
+    MAX_CRUMBS = 64            # Cookie fields in one head of HTTP/2
 
 cdef enum Option:              # bits: what Connection said
     OPTION_CLOSE = 1
@@ -322,8 +324,9 @@ cdef inline uint32_t default_port(HeaderBlock head) noexcept nogil:
     return 443 if head.scheme.n == 5 else 80
 
 
-# Host against the target (items 27 and 28): one value routes and is forwarded, and a request that names two is refused.
-cdef int read_host(HeaderBlock head) noexcept nogil:
+# Host against the authority that the target or :authority named (items 27, 28 and 51): one value routes and is forwarded, and a request
+# that names two is refused.
+cdef int read_host(HeaderBlock head, bint has_authority, bint needs_host) noexcept nogil:
     cdef Field *field = head.find(T_HOST)
     cdef Ref authority = head.authority
     cdef Ref host = head.host
@@ -332,13 +335,13 @@ cdef int read_host(HeaderBlock head) noexcept nogil:
     cdef uint32_t i
     cdef int fault
     if field == NULL:
-        return -F_AUTHORITY if head.version >= 11 else 0
+        return -F_AUTHORITY if needs_host else 0
     if head.find_next(field) != NULL:
         return -F_AUTHORITY
     value.off = field.value
     value.n = field.value_len
     fault = parse_authority(head, value)
-    if fault < 0 or not head.flags & HEAD_ABSOLUTE:
+    if fault < 0 or not has_authority:
         return fault
     if head.host.n != host.n or (head.port if head.port else default_port(head)) != (port if port else default_port(head)):
         return -F_AUTHORITY
@@ -410,7 +413,7 @@ cdef int validate_request(HeaderBlock head) noexcept nogil:
         return -F_CONNECT
     if head.method == M_TRACE:
         return -F_TRACE
-    fault = read_host(head)
+    fault = read_host(head, head.flags & HEAD_ABSOLUTE != 0, head.version >= 11)
     if fault < 0:
         return fault
     if head.first[<int> T_OTHER] and has_underscore(head):
@@ -459,6 +462,187 @@ cdef int validate_response(HeaderBlock head, uint8_t request_method) noexcept no
             return -F_SWITCHED
         head.flags |= HEAD_UPGRADE
     return 0
+
+
+# ---- HTTP/2 ----
+
+# RFC 9113 §8.2.2 (item 52): the fields of an HTTP/1.1 connection make a message malformed, and TE says "trailers", once, or nothing.
+cdef int read_h2_fields(HeaderBlock head) noexcept nogil:
+    cdef Field *field
+    cdef Span value
+    if (head.first[<int> T_CONNECTION] or head.first[<int> T_KEEP_ALIVE] or head.first[<int> T_PROXY_CONNECTION]
+            or head.first[<int> T_TRANSFER_ENCODING] or head.first[<int> T_UPGRADE]):
+        return -F_H2_HOP
+    if head.first[<int> T_TE]:
+        field = head.find(T_TE)
+        value = head.borrow_value(field)
+        if head.find_next(field) != NULL or not is_word(value.p, value.n, b"trailers"):
+            return -F_H2_HOP
+        field.flags |= FIELD_HOP
+        head.flags |= HEAD_TE_TRAILERS
+    if head.first[<int> T_HTTP2_SETTINGS]:
+        head.drop(T_HTTP2_SETTINGS)
+    return 0
+
+
+# Item 55: the crumbs of one Cookie (RFC 9113 §8.2.3) become one field again, for HTTP/1.1 and for whoever reads cookies here. 0 or a
+# negated Fault.
+cdef int join_cookies(HeaderBlock head) noexcept nogil:
+    cdef Field *crumb = head.find(T_COOKIE)
+    cdef Field *whole = crumb
+    cdef Field *following = head.find_next(crumb)
+    cdef uint32_t crumbs = 1
+    cdef uint32_t start
+    cdef uint32_t out
+    cdef size_t size = 6 + 2 + <size_t> crumb.value_len + 2
+    if following == NULL:
+        return 0
+    while following != NULL:
+        crumbs += 1
+        size += 2 + <size_t> following.value_len
+        following = head.find_next(following)
+    if crumbs > MAX_CRUMBS:
+        return -F_FIELDS_MANY
+    if head.reserve(size) < 0:
+        return -F_FIELDS_LARGE
+    start = head.used
+    copy_bytes(head.store + start, <const uint8_t *> b"cookie: ", 8)
+    out = start + 8
+    while crumb != NULL:
+        if crumb != whole:
+            head.store[out] = 59
+            head.store[out + 1] = 32
+            out += 2
+        copy_bytes(head.store + out, head.store + crumb.value, crumb.value_len)
+        out += crumb.value_len
+        following = head.find_next(crumb)
+        if crumb != whole:
+            head.drop_field(crumb)
+        crumb = following
+    head.store[out] = 13
+    head.store[out + 1] = 10
+    whole.name = start
+    whole.value = start + 8
+    whole.value_len = out - start - 8
+    head.used = out + 2
+    return 0
+
+
+# Content of an HTTP/2 message; `ended`: its head was its end. 0 or a negated Fault.
+cdef int frame_h2(HeaderBlock head, bint ended) noexcept nogil:
+    cdef int fault
+    if head.first[<int> T_CONTENT_LENGTH]:
+        fault = read_length(head)
+        if fault < 0:
+            return fault
+        head.framing = FRAME_LENGTH
+        return -F_H2_LENGTH if ended and head.length else 0
+    head.framing = FRAME_NONE if ended else FRAME_STREAM
+    return 0
+
+
+# RFC 9113 §8.3.1 and §8.5, RFC 8441 §4: which pseudo-header fields there have to be, and what they may say (item 50).
+cdef int read_h2_target(HeaderBlock head, uint8_t pseudo, Ref protocol) noexcept nogil:
+    cdef Span scheme = head.borrow(head.scheme)
+    cdef Span span
+    if not pseudo & PSEUDO_METHOD:
+        return -F_H2_PSEUDO
+    if head.method == M_CONNECT and not pseudo & PSEUDO_PROTOCOL:
+        if pseudo != PSEUDO_METHOD | PSEUDO_AUTHORITY:
+            return -F_H2_PSEUDO
+        return -F_CONNECT
+    if (pseudo & (PSEUDO_SCHEME | PSEUDO_PATH)) != PSEUDO_SCHEME | PSEUDO_PATH:
+        return -F_H2_PSEUDO
+    if pseudo & PSEUDO_PROTOCOL:
+        span = head.borrow(protocol)
+        if head.method != M_CONNECT or not pseudo & PSEUDO_AUTHORITY or not is_field_name(span.p, span.n):
+            return -F_H2_PSEUDO
+        head.flags |= HEAD_UPGRADE
+        if is_word(span.p, span.n, b"websocket"):
+            head.flags |= HEAD_WEBSOCKET
+    if not (scheme.n == 4 and is_word(scheme.p, 4, b"http")) and not (scheme.n == 5 and is_word(scheme.p, 5, b"https")):
+        return -F_H2_PSEUDO
+    return parse_path(head, head.target)
+
+
+cdef int validate_h2_request(HeaderBlock head, uint8_t pseudo, Ref protocol, bint ended) noexcept nogil:
+    cdef int fault
+    head.version = 20
+    head.flags |= HEAD_KEEP_ALIVE
+    fault = read_h2_fields(head)
+    if fault < 0:
+        return fault
+    fault = read_h2_target(head, pseudo, protocol)
+    if fault < 0:
+        return fault
+    if head.method == M_TRACE:
+        return -F_TRACE
+    if pseudo & PSEUDO_AUTHORITY:
+        fault = parse_authority(head, head.authority)
+        if fault < 0:
+            return fault
+    fault = read_host(head, pseudo & PSEUDO_AUTHORITY != 0, not pseudo & PSEUDO_AUTHORITY)
+    if fault < 0:
+        return fault
+    if head.host.n == 0:
+        return -F_AUTHORITY
+    if head.first[<int> T_OTHER] and has_underscore(head):
+        return -F_UNDERSCORE
+    fault = frame_h2(head, ended)
+    if fault < 0:
+        return fault
+    if head.flags & HEAD_UPGRADE:          # what follows are bytes of a tunnel, not content
+        if head.framing == FRAME_LENGTH:
+            return -F_UPGRADE_BODY
+        head.framing = FRAME_NONE
+    if head.first[<int> T_COOKIE]:
+        fault = join_cookies(head)
+        if fault < 0:
+            return fault
+    if head.first[<int> T_EXPECT]:
+        fault = read_expect(head)
+        if fault < 0:
+            return fault
+    if head.first[<int> T_MAX_FORWARDS] and head.method == M_OPTIONS:
+        return read_max_forwards(head)
+    return 0
+
+
+cdef int validate_h2_response(HeaderBlock head, uint8_t request_method, bint ended) noexcept nogil:
+    cdef int fault
+    head.version = 20
+    head.flags |= HEAD_KEEP_ALIVE
+    if head.status < 100 or head.status > 599:
+        return -F_STATUS
+    if head.status == 101:                 # RFC 9113 §8.6
+        return -F_SWITCHED
+    fault = read_h2_fields(head)
+    if fault < 0:
+        return fault
+    if head.status < 200:
+        head.framing = FRAME_NONE
+        if head.first[<int> T_CONTENT_LENGTH] and (read_length(head) < 0 or head.length):
+            return -F_LENGTH
+        head.drop(T_CONTENT_LENGTH)
+        return -F_H2_FRAME if ended else 0     # a response does not end with a 1xx
+    if request_method == M_CONNECT and head.status < 300:
+        head.drop(T_CONTENT_LENGTH)        # RFC 9110 §8.6: must not be there, must be ignored
+        head.framing = FRAME_NONE
+        return 0
+    if request_method == M_HEAD or head.status == 304:
+        head.framing = FRAME_NONE
+        return read_length(head) if head.first[<int> T_CONTENT_LENGTH] else 0
+    fault = frame_h2(head, ended)
+    if fault == 0 and head.status == 204:
+        if head.framing == FRAME_LENGTH and head.length:
+            return -F_H2_LENGTH
+        head.drop(T_CONTENT_LENGTH)
+        head.framing = FRAME_NONE
+    return fault
+
+
+cdef int validate_h2_trailers(HeaderBlock trailers) noexcept nogil:
+    return read_h2_fields(trailers)
 
 
 # ---- trailers ----

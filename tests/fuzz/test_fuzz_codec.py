@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gateway._core import selftest
+from gateway._core import h2test, selftest
 from tests.lib.hellos import alpn_list, build, build_message, message_of, real_hello, records, server_name, versions
 
 SEED = int(os.environ.get("GW_FUZZ_SEED", "20251125"))
@@ -51,6 +51,25 @@ HELLOS = [
     build(versions(0x0304, 0x0303), server_name(b"A.example"), alpn_list(b"h2", b"h3"), (0x0A0A, b"")),
     records(build_message([server_name(b"A.example")], session=b"s" * 32), [7] * 20),
     records(build_message(None)),
+]
+BLOCKS = [
+    bytes.fromhex("828684418cf1e3c2e5f23a6ba0ab90f4ff5886a8eb10649cbf408825a849e95ba97d7f8925a849e95bb8e8b4bf"),
+    bytes.fromhex("203fe11f8286040c2f73616d706c652f70617468100870617373776f726406736563726574be6003613d316003623d32"),
+    bytes.fromhex("48033330325885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b97c8e9ae82ae43d3"),
+    b"\x82\x87\x84\x41\x01a" + b"\x40\x03x-a\x7f\x81\x01" + b"v" * 256 + b"\xbe" * 3 + b"\x0f\x0d\x0215",
+]
+CODES = [
+    bytes.fromhex("d07abe941054d444a8200595040b8166e082a62d1bff"),
+    bytes.fromhex("fffffffa7fffffffe8fe"),
+    b"\x00" * 9,
+    b"\xff\xff\xc7",
+]
+FRAMES = [
+    bytes.fromhex("000000040100000000"),
+    bytes.fromhex("00000c040000000000000300000064000400010000"),
+    bytes.fromhex("00000a012d000000010100000003ff82868400"),
+    bytes.fromhex("0000050009000000030268690000"),
+    bytes.fromhex("000004080000000000000000010000080600000000000102030405060708"),
 ]
 PIECES = [
     b"\r",
@@ -211,6 +230,47 @@ def check_hello(rng: random.Random, data: bytes) -> None:
     selftest.is_http_instead(data)
 
 
+def check_block(rng: random.Random, data: bytes) -> None:
+    """Two blocks on one table: whatever they are, the table stays sound (the reader looks), and the limits hold."""
+    reader = h2test.HpackReader()
+    most = {"max_count": rng.choice([3, 100]), "max_list": rng.choice([200, 32768]), "max_target": rng.choice([5, 8192])}
+    for piece in (data[: rng.randrange(len(data) + 1)], data, data[rng.randrange(len(data) + 1) :]):
+        kind = rng.choice(["request", "request", "response", "trailers"])
+        head = reader.read(piece, kind, validate=rng.random() < 0.7, ended=rng.random() < 0.5, method=rng.choice([1, 2, 9]), **most)
+        assert reader.facts()[3] <= 8192
+        if head["fault"] == "hpack":
+            return
+        if head["fault"] is None:
+            assert head["list"] <= most["max_list"] and head["count"] <= most["max_count"]
+            pairs = [(name, value) for name, value, hop, drop in head["fields"] if not hop and not drop]
+            again = h2test.HpackReader().read(h2test.HpackWriter().write(pairs, "trailers"), "trailers", max_list=1 << 20)
+            names = {b"host", b"content-length", b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"}
+            names |= {b"transfer-encoding", b"http2-settings"}
+            assert [(name, value) for name, value, _, _ in again["fields"]] == [pair for pair in pairs if pair[0] not in names]
+
+
+def check_code(rng: random.Random, data: bytes) -> None:
+    text = h2test.huffman_read(data)
+    if text is not None:
+        assert h2test.huffman_write(text) == data
+    assert h2test.huffman_read(h2test.huffman_write(data)) == data
+
+
+def check_frame(rng: random.Random, data: bytes) -> None:
+    if len(data) >= 9:
+        length, type_, flags, stream, _ = h2test.frame_head(data, rng.choice([16384, 1 << 24]))
+        assert h2test.put_frame_head(length, type_, flags, stream)[:9] == data[:5] + bytes([data[5] & 127]) + data[6:9]
+        h2test.headers_piece(flags, stream, data[9:])
+        h2test.padding(flags, length, data[9:10] or b"\x00")
+    fault, settings = h2test.read_settings(data[: len(data) // 6 * 6], rng.random() < 0.5)
+    assert fault or (settings["window"] <= 0x7FFFFFFF and 16384 <= settings["frame"] <= 16777215 and settings["push"] <= 1)
+    urgency, _ = h2test.read_priority(data)
+    assert urgency <= 7
+    cuts = sorted(rng.randrange(len(data) + 1) for _ in range(3))
+    pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+    assert h2test.join_pieces(pieces) == data
+
+
 TARGETS: dict[str, tuple[Callable[[random.Random, bytes], None], list[bytes]]] = {
     "request": (check_request, REQUESTS),
     "response": (check_response, RESPONSES),
@@ -219,6 +279,9 @@ TARGETS: dict[str, tuple[Callable[[random.Random, bytes], None], list[bytes]]] =
     "authority": (check_authority, AUTHORITIES),
     "proxy": (check_proxy, PROXIES),
     "hello": (check_hello, HELLOS),
+    "block": (check_block, BLOCKS),
+    "code": (check_code, CODES),
+    "frame": (check_frame, FRAMES),
 }
 
 

@@ -16,6 +16,7 @@ TESTED_BY = {
     "gateway/_core/doorway.pyx": "wire/test_wire_tls.py",
     "gateway/_core/downstream.pyx": WIRE,
     "gateway/_core/exchange.pyx": WIRE,
+    "gateway/_core/h2test.pyx": "core/test_hpack.py",  # it is the tests' door into the codecs of HTTP/2
     "gateway/_core/pathtest.pyx": "core/test_buf.py",  # the tests' door into the path
     "gateway/_core/selftest.pyx": "core/test_h1_parse.py",  # it is the tests' door into the codecs
     "gateway/_core/tls.pyx": "wire/test_wire_tls.py",
