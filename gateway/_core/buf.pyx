@@ -5,7 +5,24 @@ from libc.stddef cimport size_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
-from gateway._core.sys cimport MSG_MORE, MSG_NOSIGNAL, iovec, msghdr, send, sendmsg, ssize_t
+from gateway._core.sys cimport (
+    F_SETPIPE_SZ,
+    MSG_MORE,
+    MSG_NOSIGNAL,
+    O_CLOEXEC,
+    O_NONBLOCK,
+    SPLICE_F_MOVE,
+    SPLICE_F_NONBLOCK,
+    close,
+    fcntl,
+    iovec,
+    msghdr,
+    pipe2,
+    send,
+    sendmsg,
+    splice,
+    ssize_t,
+)
 
 cdef enum:
     HEADER = 24            # bytes of a Block before its data
@@ -14,7 +31,13 @@ cdef enum:
     SPARE_SMALL = 512      # blocks kept on the free-lists
     SPARE_LARGE = 64
     IOV = 16
+    PIPE_BYTES = 262144    # asked for; who has many pipes gets less (pipe(7))
+    PIPES = 128            # in use at once in the process: each costs two descriptors
+    SPARE_PIPES = 16
 
+cdef Pipe *spare_pipes = NULL
+cdef int spare_pipes_n = 0
+cdef int pipes_n = 0       # open, spare ones included
 cdef Block *spare_small = NULL
 cdef Block *spare_large = NULL
 cdef int spare_small_n = 0
@@ -137,6 +160,9 @@ cdef void out_clear(OutQueue *queue) noexcept nogil:
         give_block(block)
     queue.tail = NULL
     queue.size = 0
+    if queue.pipe != NULL:
+        give_pipe(queue.pipe)
+        queue.pipe = NULL
 
 
 cdef int out_iov(OutQueue *queue, iovec *iov, int room) noexcept nogil:
@@ -185,6 +211,83 @@ cdef void in_clear(InBuf *buf) noexcept nogil:
     memset(buf, 0, sizeof(InBuf))
 
 
+# ---- pipes ----
+
+cdef Pipe *take_pipe() noexcept nogil:
+    global spare_pipes, spare_pipes_n, pipes_n
+    cdef Pipe *pipe = spare_pipes
+    if pipe != NULL:
+        spare_pipes = pipe.next
+        spare_pipes_n -= 1
+        return pipe
+    if pipes_n >= PIPES:
+        return NULL
+    pipe = <Pipe *> malloc(sizeof(Pipe))
+    if pipe == NULL:
+        return NULL
+    if pipe2(pipe.ends, O_NONBLOCK | O_CLOEXEC) < 0:
+        free(pipe)
+        return NULL
+    fcntl(pipe.ends[1], F_SETPIPE_SZ, <int> PIPE_BYTES)
+    pipe.held = 0
+    pipes_n += 1
+    return pipe
+
+
+cdef void give_pipe(Pipe *pipe) noexcept nogil:
+    global spare_pipes, spare_pipes_n, pipes_n
+    if pipe.held == 0 and spare_pipes_n < SPARE_PIPES:
+        pipe.next = spare_pipes
+        spare_pipes = pipe
+        spare_pipes_n += 1
+        return
+    close(pipe.ends[0])
+    close(pipe.ends[1])
+    free(pipe)
+    pipes_n -= 1
+
+
+cdef ssize_t out_splice(OutQueue *queue, int fd) noexcept nogil:
+    cdef ssize_t got = 0
+    if queue.pipe == NULL:
+        queue.pipe = take_pipe()
+        if queue.pipe == NULL:
+            return SPLICE_NONE
+    while True:
+        got = splice(fd, NULL, queue.pipe.ends[1], NULL, PIPE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+        if got >= 0:
+            break
+        if errno != EINTR:
+            return SPLICE_WAIT if errno == EAGAIN else SPLICE_LOST
+    queue.pipe.held += <size_t> got
+    queue.size += <size_t> got
+    return got
+
+
+cdef void out_rest(OutQueue *queue) noexcept nogil:
+    if queue.pipe != NULL and queue.pipe.held == 0:
+        give_pipe(queue.pipe)
+        queue.pipe = NULL
+
+
+# What the socket takes of the pipe; -1 when the connection is broken. There is no MSG_NOSIGNAL here: Python ignores SIGPIPE.
+cdef ssize_t send_piped(int fd, OutQueue *queue) noexcept nogil:
+    cdef ssize_t sent
+    cdef ssize_t total = 0
+    while queue.pipe.held:
+        sent = splice(queue.pipe.ends[0], NULL, fd, NULL, queue.pipe.held, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+        if sent <= 0:
+            if sent < 0 and errno == EINTR:
+                continue
+            if sent < 0 and errno == EAGAIN:
+                break
+            return -1
+        queue.pipe.held -= <size_t> sent
+        queue.size -= <size_t> sent
+        total += sent
+    return total
+
+
 cdef Py_ssize_t out_send(int fd, OutQueue *queue, const uint8_t *p, size_t n, bint more) noexcept nogil:
     cdef int flags = MSG_NOSIGNAL | MSG_MORE if more else MSG_NOSIGNAL
     cdef iovec iov[IOV]
@@ -195,6 +298,12 @@ cdef Py_ssize_t out_send(int fd, OutQueue *queue, const uint8_t *p, size_t n, bi
     cdef int count
     while queue.size or n:
         count = out_iov(queue, iov, IOV - 1)
+        if count == 0 and n == 0:
+            sent = send_piped(fd, queue)
+            if sent < 0:
+                return -1
+            total += <size_t> sent
+            break
         # p may go along only when all of the queue goes before it
         if n and (queue.size == 0 or count < IOV - 1):
             iov[count].iov_base = <void *> p

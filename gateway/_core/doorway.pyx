@@ -1,7 +1,7 @@
 """What comes before the first request of a connection; see doorway.pxd."""
 
 from cpython.ref cimport PyObject
-from libc.string cimport strlen
+from libc.string cimport memset, strlen
 
 from gateway._core.acceptor cimport Acceptor, learn_address
 from gateway._core.buf cimport OutQueue, in_append, in_clear, in_consume, out_clear
@@ -287,8 +287,7 @@ cdef class Doorway(Pollable):
     cdef void end_with(self, const uint8_t *p, size_t n) noexcept:
         """Says a last word in the clear, as far as the kernel takes it, and waits until the client has seen it."""
         cdef OutQueue rest
-        rest.head = rest.tail = NULL
-        rest.size = 0
+        memset(&rest, 0, sizeof(rest))
         transport_send(self.fd, NULL, &rest, p, n, False)
         out_clear(&rest)
         in_clear(&self.input)

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 
 from gateway._core.buf cimport (
     Block, InBuf, OutQueue, in_append, in_clear, in_consume, out_append, out_clear, out_commit, out_consume, out_iov, out_reserve,
-    out_send)
+    out_rest, out_send, out_splice)
 from gateway._core.counters cimport Counters
 from gateway._core.faults cimport fault_name
 from gateway._core.forward cimport ForwardFacts, forward_request
@@ -82,6 +82,16 @@ cdef class OutProbe:
         cdef Py_ssize_t sent = out_send(fd, &self.queue, p, <size_t> len(data), False)
         free(<void *> p)
         return sent
+
+    def splice(self, int fd):
+        return out_splice(&self.queue, fd)
+
+    def rest(self):
+        out_rest(&self.queue)
+
+    @property
+    def piped(self):
+        return self.queue.pipe.held if self.queue.pipe != NULL else None
 
     def pieces(self, int room=MOST_IOV):
         cdef iovec iov[MOST_IOV]

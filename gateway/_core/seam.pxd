@@ -7,6 +7,7 @@
 # A call may end the connection or the exchange it is made on; the caller looks at the state again afterwards.
 
 from gateway._core.headers cimport HeaderBlock
+from gateway._core.sys cimport ssize_t
 from gateway._core.timers cimport Timer
 from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -20,6 +21,12 @@ cdef enum Loss:            # why an attempt came to nothing; exchange.may_retry 
     LOSS_TIMEOUT           # backendRequest or request deadline
     LOSS_UNSENT            # the connection broke before any byte of the request was written
     LOSS_TLS               # no TLS connection came up, or not to whom it had to: nothing was sent; the endpoint says why
+
+cdef enum Pull:            # Flow.pull_response
+    PULL_EMPTY = -1        # nothing now
+    PULL_LOST = -2         # the connection is broken
+    PULL_HELD = -3         # the other side has to take something first: upstream was paused
+    PULL_NOT = -4          # receive as ever
 
 cdef enum Queued:          # Pollable.queued
     QUEUED_READY = 1       # on the poller's list of what has work without readiness
@@ -94,6 +101,8 @@ cdef class Flow(Timed):            # an exchange, as its connections see it
     cdef void on_response_body(self, const uint8_t *p, size_t n) noexcept
     cdef void on_response_lull(self) noexcept
     cdef void on_response_end(self, HeaderBlock trailers) noexcept
+    # A tunnel of which much comes: moves what the descriptor has by itself. Bytes, 0 (ended), or a Pull.
+    cdef ssize_t pull_response(self, int fd) noexcept
     cdef void on_upstream_drained(self) noexcept
     cdef void on_upstream_lost(self, int loss, int fault) noexcept
     # The block into which the next response head is parsed (cleared).

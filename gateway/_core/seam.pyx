@@ -1,6 +1,7 @@
 """Abstract classes of the path; see seam.pxd. A method that is not overridden does nothing: each class overrides what it is asked."""
 
 from gateway._core.headers cimport HeaderBlock
+from gateway._core.sys cimport ssize_t
 from gateway._core.timers cimport Timer
 from gateway._core.types cimport uint8_t, uint32_t
 
@@ -135,6 +136,9 @@ cdef class Flow(Timed):
 
     cdef void on_response_end(self, HeaderBlock trailers) noexcept:
         pass
+
+    cdef ssize_t pull_response(self, int fd) noexcept:
+        return PULL_NOT
 
     cdef void on_upstream_drained(self) noexcept:
         pass

@@ -75,6 +75,12 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t sys_read "read"(int, void *, size_t)
     ssize_t sys_write "write"(int, const void *, size_t)
 
+cdef extern from "<fcntl.h>" nogil:
+    int O_NONBLOCK, O_CLOEXEC, F_SETPIPE_SZ, SPLICE_F_MOVE, SPLICE_F_NONBLOCK
+    int pipe2(int *, int)
+    int fcntl(int, int, ...)
+    ssize_t splice(int, void *, int, void *, size_t, unsigned int)
+
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
         uint64_t u64

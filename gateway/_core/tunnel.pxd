@@ -14,6 +14,7 @@ from gateway._core.plane cimport Binding, Plane
 from gateway._core.pool cimport Cluster, Endpoint
 from gateway._core.seam cimport Downstream, Flow, Pollable, Upstream
 from gateway._core.snapshot cimport BackendRec, LimitsRec, RuleRec
+from gateway._core.sys cimport ssize_t
 from gateway._core.timers cimport Timer
 from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -46,6 +47,7 @@ cdef class RawDownstream(Downstream):
     cdef bint paused
     cdef bint shut         # the endpoint has finished: so do we, once everything is written
     cdef bint drained_due
+    cdef uint8_t full      # receives in a row that filled the buffer
 
     @staticmethod
     cdef RawDownstream new(Acceptor acceptor)
@@ -58,6 +60,7 @@ cdef class RawDownstream(Downstream):
     # Sends a TLS alert and closes.
     cdef void alert(self, int description) noexcept
     cdef void read(self) noexcept
+    cdef bint pull(self) noexcept
     cdef void write(self, const uint8_t *p, size_t n) noexcept
     cdef void end_after_flush(self) noexcept
     cdef void start_linger(self) noexcept
@@ -88,6 +91,8 @@ cdef class Tunnel(Flow):
     cdef uint64_t sent             # of the upstream, at the last look of the deadline
     cdef uint64_t bytes_in
     cdef uint64_t bytes_out
+    cdef size_t pulled_in          # since a pipe was last emptied, by pull_request and pull_response
+    cdef size_t pulled_out
     cdef uint32_t flags            # types.Flag bits
     cdef const char *detail        # static name of what went wrong; NULL
     cdef Address address           # of the client
@@ -100,6 +105,7 @@ cdef class Tunnel(Flow):
     cdef bint upstream_done        # the endpoint has
     cdef bint over
 
+    cdef ssize_t pull_request(self, int fd) noexcept
     cdef void route(self) noexcept
     cdef void pick(self) noexcept
     cdef void end_attempt(self, bint good) noexcept

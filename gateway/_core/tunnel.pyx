@@ -5,7 +5,18 @@ from libc.string cimport memcpy, memset, strlen
 
 from gateway._core.acceptor cimport Acceptor, learn_address
 from gateway._core.balance cimport hash64_of
-from gateway._core.buf cimport in_append, in_clear, out_append, out_clear, out_send
+from gateway._core.buf cimport (
+    SPLICE_NONE,
+    SPLICE_WAIT,
+    OutQueue,
+    in_append,
+    in_clear,
+    out_append,
+    out_clear,
+    out_rest,
+    out_send,
+    out_splice,
+)
 from gateway._core.client_hello cimport ALERT_BYTES, ALERT_INTERNAL_ERROR, ALERT_UNRECOGNIZED_NAME, encode_alert
 from gateway._core.counters cimport (
     S_BYTES_IN,
@@ -22,7 +33,17 @@ from gateway._core.plane cimport DIRECT, HIGH_WATER, LOW_WATER, SCRATCH
 from gateway._core.pool cimport ACQUIRED_DIAL, ACQUIRED_FULL
 from gateway._core.record cimport CARRIED_TCP, CARRIED_TLS, RecordFacts
 from gateway._core.router cimport find_tunnel, pick_backend
-from gateway._core.seam cimport LOSS_CONNECT_TIMEOUT, LOSS_TLS, LOSS_UNSENT, Pollable, Upstream
+from gateway._core.seam cimport (
+    LOSS_CONNECT_TIMEOUT,
+    LOSS_TLS,
+    LOSS_UNSENT,
+    PULL_EMPTY,
+    PULL_HELD,
+    PULL_LOST,
+    PULL_NOT,
+    Pollable,
+    Upstream,
+)
 from gateway._core.snapshot cimport NONE, Snapshot, id64
 from gateway._core.sys cimport (
     CLOCK_REALTIME,
@@ -48,6 +69,7 @@ from gateway._core.upstream cimport H1Upstream
 
 cdef enum:
     READS = 4              # receives per turn
+    MUCH = 2               # full receives in a row after which bytes are moved without being seen
     STALL_MS = 30000       # a client must take STALL_BYTES of the last output, or all of it, in this time
     STALL_BYTES = 16384
     LINGER_MS = 2000       # how long a client may take to see an alert after which we close
@@ -68,6 +90,18 @@ cdef void make_reset(int fd) noexcept nogil:
     reset.l_onoff = 1
     reset.l_linger = 0
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
+
+
+cdef ssize_t over_with(OutQueue *queue, size_t *pulled, ssize_t got) noexcept nogil:
+    """Nothing more came into the pipe for now. Who moved little since the last time receives as ever again."""
+    cdef bint little = pulled[0] < SCRATCH
+    pulled[0] = 0
+    out_rest(queue)
+    if got == SPLICE_WAIT:
+        return PULL_NOT if little and queue.size == 0 else PULL_EMPTY
+    if got == SPLICE_NONE:
+        return PULL_NOT
+    return 0 if got == 0 else PULL_LOST
 
 
 # ---- the client's socket -----------------------------------------------------------------------------------------------
@@ -168,6 +202,8 @@ cdef class RawDownstream(Downstream):
         cdef uint8_t *scratch = self.plane.scratch
         cdef ssize_t got
         cdef int left = READS
+        if self.full >= MUCH and self.tunnel is not None and self.pull():
+            return
         while left:
             left -= 1
             got = transport_recv(self.fd, NULL, scratch, SCRATCH)
@@ -177,6 +213,7 @@ cdef class RawDownstream(Downstream):
                     self.tunnel.on_request_body(scratch, <size_t> got)
                     if self.state == RAW_CLOSED:
                         return
+                self.full = self.full + 1 if got == SCRATCH and self.full < MUCH else 0
                 # an end that was told already is not told again: it has to be read
                 if got < SCRATCH and not self.ended:
                     self.readable = False
@@ -198,6 +235,33 @@ cdef class RawDownstream(Downstream):
                 self.lost(FLAG_DC)
                 return
         self.plane.poller.push_ready(self)
+
+    cdef bint pull(self) noexcept:
+        """As H1Upstream.pull, in the other direction."""
+        cdef ssize_t got
+        cdef int left = READS
+        while left:
+            left -= 1
+            got = self.tunnel.pull_request(self.fd)
+            if got > 0:
+                self.plane.counters.bump(S_BYTES_IN, <uint64_t> got)
+                if self.tunnel is None or self.paused:
+                    return True
+            elif got == PULL_NOT:
+                self.full = 0
+                return False
+            elif got == PULL_HELD:
+                return True
+            else:
+                self.readable = False
+                if got == 0:
+                    self.eof = True
+                    self.tunnel.on_request_end(None)
+                elif got == PULL_LOST:
+                    self.lost(FLAG_DC)
+                return True
+        self.plane.poller.push_ready(self)
+        return True
 
     # ---- what the tunnel calls -----------------------------------------------------------------------------------------
 
@@ -465,6 +529,53 @@ cdef class Tunnel(Flow):
     cdef void on_downstream_drained(self) noexcept:
         if self.upstream is not None:
             self.upstream.resume_reading()
+
+    # ---- much of them: from socket to socket through a pipe, never copied to here ----------------------------------------
+    #
+    # Costs a third of receiving and sending per byte once more than a receive's worth waits, and nothing less below that.
+
+    cdef ssize_t pull_request(self, int fd) noexcept:
+        cdef H1Upstream upstream = <H1Upstream> self.upstream
+        cdef ssize_t got
+        if upstream is None or upstream.tls != NULL or upstream.broken:
+            return PULL_NOT
+        got = out_splice(&upstream.out, fd)
+        if got > 0:
+            self.bytes_in += <uint64_t> got
+            self.pulled_in += <size_t> got
+            self.active_ms = self.plane.poller.now_ms
+            upstream.write(NULL, 0)
+            if self.upstream is not None and upstream.out.size:
+                upstream.drained_due = True
+                self.down.pause_reading()
+            return got
+        if got == SPLICE_WAIT and upstream.out.size:
+            # it may have more, and the pipe be full of small pieces
+            upstream.drained_due = True
+            self.down.pause_reading()
+            return PULL_HELD
+        return over_with(&upstream.out, &self.pulled_in, got)
+
+    cdef ssize_t pull_response(self, int fd) noexcept:
+        cdef RawDownstream down = self.down
+        cdef ssize_t got
+        if down is None:
+            return PULL_NOT
+        got = out_splice(&down.out, fd)
+        if got > 0:
+            self.bytes_out += <uint64_t> got
+            self.pulled_out += <size_t> got
+            self.active_ms = self.plane.poller.now_ms
+            down.write(NULL, 0)
+            if self.upstream is not None and down.out.size:
+                down.drained_due = True
+                self.upstream.pause_reading()
+            return got
+        if got == SPLICE_WAIT and down.out.size:
+            down.drained_due = True
+            self.upstream.pause_reading()
+            return PULL_HELD
+        return over_with(&down.out, &self.pulled_out, got)
 
     # ---- ends ----------------------------------------------------------------------------------------------------------
 

@@ -53,12 +53,14 @@ cdef class H1Upstream(Upstream):
     cdef bint broken       # writing failed; what the origin said before is still read
     cdef bint corked       # the last piece was sent as one that is not the last
     cdef bint shut         # our side was shut down (tunnel)
+    cdef uint8_t full      # receives in a row that filled the buffer (tunnel)
 
     @staticmethod
     cdef H1Upstream new(Plane plane, Cluster cluster, Endpoint endpoint)
     # Begins where a dial ends: tls and client are set; events are what epoll said last.
     cdef void take_over(self, Pollable dial, uint32_t events) noexcept
     cdef void read(self) noexcept
+    cdef bint pull(self) noexcept
     cdef size_t feed(self, const uint8_t *p, size_t n) noexcept
     cdef size_t feed_head(self, const uint8_t *p, size_t n) noexcept
     cdef size_t feed_body(self, const uint8_t *p, size_t n) noexcept

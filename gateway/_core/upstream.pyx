@@ -26,6 +26,9 @@ from gateway._core.seam cimport (
     LOSS_STALE,
     LOSS_TRUNCATED,
     LOSS_UNSENT,
+    PULL_HELD,
+    PULL_LOST,
+    PULL_NOT,
     Flow,
     Pollable,
 )
@@ -60,6 +63,7 @@ from gateway._core.types cimport FRAME_CHUNKED, FRAME_CLOSE, FRAME_LENGTH, FRAME
 cdef enum:
     READS = 4              # receives per turn, so that one fast origin cannot hold the loop
     REST_MS = 1000         # idle time after which TLS gives back the memory that large content left it with
+    MUCH = 2               # full receives in a row after which a tunnel moves its bytes without seeing them
     FLUSH_MS = 30000       # how long the last bytes of a tunnel may take to an origin
     MAX_INFORMATIONAL = 32 # 1xx before a final response (checklist item 42)
 
@@ -299,6 +303,8 @@ cdef class H1Upstream(Upstream):
             in_consume(&self.input, used)
             if self.paused:
                 return
+        if self.full >= MUCH and self.pull():
+            return
         while left:
             left -= 1
             got = transport_recv(self.fd, self.tls, scratch, SCRATCH)
@@ -328,6 +334,8 @@ cdef class H1Upstream(Upstream):
                     if used < <size_t> got and in_append(&self.input, scratch + used, <size_t> got - used) < 0:
                         self.lost(LOSS_RESET, F_NONE)
                         return
+                if self.state == UP_TUNNEL and self.tls == NULL:
+                    self.full = self.full + 1 if got == SCRATCH and self.full < MUCH else 0
                 if transport_drained(self.tls, got, SCRATCH) and not self.ended:
                     self.readable = False
                     return
@@ -345,6 +353,32 @@ cdef class H1Upstream(Upstream):
                     self.flow.on_response_lull()
                 return
         self.plane.poller.push_ready(self)
+
+    cdef bint pull(self) noexcept:
+        """Much comes through a tunnel: the flow moves it from socket to socket. False: receive as ever."""
+        cdef ssize_t got
+        cdef int left = READS
+        while left:
+            left -= 1
+            got = self.flow.pull_response(self.fd)
+            if got > 0:
+                self.plane.counters.bump(S_UPSTREAM_BYTES_IN, <uint64_t> got)
+                if self.state != UP_TUNNEL or self.paused:
+                    return True
+            elif got == PULL_NOT:
+                self.full = 0
+                return False
+            elif got == PULL_HELD:
+                return True
+            else:
+                self.readable = False
+                if got == 0:
+                    self.on_eof()
+                elif got == PULL_LOST or self.broken:
+                    self.lost(self.loss_now(), F_NONE)
+                return True
+        self.plane.poller.push_ready(self)
+        return True
 
     cdef int loss_now(self) noexcept:
         """What it means that the connection broke at this point."""

@@ -1,5 +1,7 @@
 """What waits to be written and what waits to be understood: order, blocks, partial writes, and memory that runs out."""
 
+import contextlib
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -265,3 +267,89 @@ def test_input_that_cannot_be_had_changes_nothing() -> None:
     assert held.append_too_much()
     assert held.content == b"kept"
     assert held.append(b" on") and held.content == b"kept on"
+
+
+# The pipe of a queue
+
+
+def test_what_is_spliced_goes_out_behind_what_was_queued(narrow: Pair) -> None:
+    near, far = narrow
+    source, feeder = socket.socketpair()
+    with source, feeder:
+        source.setblocking(False)
+        text = pattern(200_000)
+        feeder.sendall(text[:100_000])
+        queue = OutProbe()
+        queue.append(b"before ")
+        assert queue.splice(source.fileno()) > 0
+        got = b""
+        left = text[100_000:]
+        while len(got) < 7 + len(text):
+            if left:
+                feeder.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    left = left[feeder.send(left) :]
+            queue.splice(source.fileno())
+            assert queue.send(near.fileno()) >= 0
+            got += receive(far)
+            assert queue.size == (queue.piped or 0) or got == b""
+        assert got == b"before " + text
+        assert queue.splice(source.fileno()) == -1
+        feeder.close()
+        assert queue.splice(source.fileno()) == 0
+        queue.rest()
+        assert queue.piped is None
+
+
+def test_a_pipe_is_given_back_empty_and_closed_full() -> None:
+    source, feeder = socket.socketpair()
+    with source, feeder:
+        source.setblocking(False)
+        queue = OutProbe()
+        assert queue.splice(source.fileno()) == -1
+        assert queue.piped == 0
+        queue.rest()
+        held = len(os.listdir("/proc/self/fd"))
+        feeder.sendall(b"x" * 100)
+        assert queue.splice(source.fileno()) == 100
+        assert len(os.listdir("/proc/self/fd")) == held, "the spare pipe is used again"
+        queue.rest()
+        assert (queue.piped, queue.size) == (100, 100)
+        queue.clear()
+        assert (queue.piped, queue.size) == (None, 0)
+        assert len(os.listdir("/proc/self/fd")) == held - 2
+
+
+def test_there_are_only_so_many_pipes() -> None:
+    source, feeder = socket.socketpair()
+    with source, feeder:
+        source.setblocking(False)
+        queues = [OutProbe() for _ in range(129)]
+        assert [queue.splice(source.fileno()) for queue in queues] == [-1] * 128 + [-3]
+        queues[0].rest()
+        assert queues[-1].splice(source.fileno()) == -1
+        for queue in queues:
+            queue.rest()
+            queue.clear()
+
+
+def test_a_full_pipe_and_a_broken_socket() -> None:
+    source, feeder = socket.socketpair()
+    with source, feeder:
+        source.setblocking(False)
+        feeder.setblocking(False)
+        queue = OutProbe()
+        while True:
+            try:
+                feeder.send(b"x" * 65536)
+            except BlockingIOError:
+                if queue.splice(source.fileno()) == -1:
+                    break
+        assert queue.piped
+        near, far = socket.socketpair()
+        far.close()
+        with near:
+            assert queue.send(near.fileno()) == -1
+        queue.clear()
+        assert queue.splice(-1) == -2
+        queue.rest()

@@ -133,7 +133,8 @@ def test_a_slow_reader_holds_the_other_side_back(gateway: Gateway, connect: Conn
             sent += writer.socket.send(b"x" * 65536)
             assert sent < 64 << 20, "nobody holds the writer back"
     (row,) = [row for row in gateway.call(lambda engine: engine.describe_connections()) if row["state"] == "tunnel"]
-    assert row["queued_bytes"] <= 128 << 10
+    # a pipe at the most, and what one receive brought
+    assert row["queued_bytes"] <= 400 << 10
     writer.half_close()
     got = 0
     while piece := reader.socket.recv(1 << 20):
