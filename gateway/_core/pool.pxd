@@ -8,7 +8,7 @@
 from gateway._core.balance cimport Balancer
 from gateway._core.counters cimport ClusterSeries
 from gateway._core.plane cimport Plane
-from gateway._core.seam cimport Flow, Upstream
+from gateway._core.seam cimport Flow, Mux, Upstream
 from gateway._core.snapshot cimport ClusterRec, Snapshot
 from gateway._core.sys cimport sockaddr_storage, socklen_t
 from gateway._core.tls cimport ClientTLS, SSL_SESSION
@@ -30,6 +30,8 @@ cdef class Endpoint:
     cdef uint32_t dialing
     cdef uint32_t waiting  # live tickets in queue
     cdef list idle         # Upstreams, the last used last
+    cdef bint is_mux       # its connections carry many leases at once; none idles, and they stand in muxes
+    cdef list muxes
     cdef SSL_SESSION *session  # of the last TLS connection, to resume; NULL: none
     cdef const char *trouble   # why the last handshake failed; static text
     cdef object queue      # deque of (Flow, ticket)
@@ -52,6 +54,7 @@ cdef class Cluster:
     cdef uint32_t max_pending
     cdef uint32_t key_kind
     cdef bytes key_name
+    cdef uint32_t protocol # ClusterRec.protocol
     cdef bint wants_tls
     cdef ClientTLS tls     # None: in the clear, or, with wants_tls, not given yet: nothing is sent then
     cdef Balancer balancer
@@ -79,12 +82,17 @@ cdef class Cluster:
     # A connection of the endpoint for the flow; *verdict says what happened. With ACQUIRED_WAIT and ACQUIRED_DIAL the flow holds
     # `ticket` and is called back (on_upstream, on_no_upstream) unless it gives the ticket up by leave().
     cdef Upstream acquire(self, Endpoint endpoint, Flow flow, uint32_t ticket, int *verdict)
+    cdef Upstream acquire_stream(self, Endpoint endpoint, int *verdict)
     cdef void leave(self, Endpoint endpoint) noexcept
     # A leased or freshly dialled connection is free: the next waiting flow takes it, else it idles (1) or is not wanted (0: close it).
     cdef bint give_back(self, Endpoint endpoint, Upstream upstream, bint is_new) noexcept
     # A connection is gone, leased or idle; the caller dials again when is_hungry says so.
     cdef void on_gone(self, Endpoint endpoint, Upstream upstream, bint was_idle) noexcept
     cdef bint is_hungry(self, Endpoint endpoint) noexcept
+    # A connection that carries many leases has come up; has room again; is gone.
+    cdef void on_mux(self, Endpoint endpoint, Mux mux) noexcept
+    cdef void on_room(self, Endpoint endpoint, Mux mux) noexcept
+    cdef void on_mux_gone(self, Endpoint endpoint, Mux mux) noexcept
     # A dial came to nothing: the first waiting flow is told.
     cdef void on_dial_failed(self, Endpoint endpoint, int loss) noexcept
     cdef void on_outcome(self, Endpoint endpoint, bint good) noexcept

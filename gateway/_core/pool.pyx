@@ -6,7 +6,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from gateway._core.balance cimport CONSISTENT_HASH, Balancer, hash64_of
-from gateway._core.seam cimport LOSS_UNSENT, Flow, Upstream
+from gateway._core.seam cimport LOSS_UNSENT, Flow, Mux, Upstream
 from gateway._core.snapshot cimport ClusterRec, Snapshot
 from gateway._core.sys cimport (
     AF_INET,
@@ -20,6 +20,9 @@ from gateway._core.sys cimport (
 )
 from gateway._core.tls cimport ClientTLS, tls_session_free
 from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    PROTOCOL_HTTP2 = 1     # ClusterRec.protocol
 
 cdef object new_queue = deque
 
@@ -41,6 +44,7 @@ cdef class Endpoint:
         memset(&endpoint.address, 0, sizeof(endpoint.address))
         endpoint.cluster = cluster
         endpoint.idle = []
+        endpoint.muxes = []
         endpoint.queue = new_queue()
         if host[:1] == b"/":
             if len(host) >= <Py_ssize_t> sizeof(un.sun_path):
@@ -81,11 +85,17 @@ cdef class Cluster:
 
     cdef void configure(self, Snapshot snapshot, const ClusterRec *record) noexcept:
         cdef Span span = snapshot.borrow(record.name)
+        cdef Endpoint endpoint
         self.name = (<const char *> span.p)[:span.n]
         span = snapshot.borrow(record.key_name)
         self.key_name = (<const char *> span.p)[:span.n]
         self.key_kind = record.key_kind if record.policy == CONSISTENT_HASH else 0
         self.wants_tls = record.tls == 1
+        if self.protocol != record.protocol:
+            self.protocol = record.protocol
+            for endpoint in self.endpoints:
+                endpoint.is_mux = self.protocol == PROTOCOL_HTTP2
+                self.close_idle(endpoint)
         self.connect_timeout = record.connect_timeout
         self.idle_timeout = record.idle_timeout
         self.max_connections = record.max_connections if record.max_connections else 0xffffffff
@@ -109,6 +119,7 @@ cdef class Cluster:
             # (host, port, weight, zone); the zone is not used yet
             for row in rows:
                 endpoint = Endpoint.new(self, row[0], row[1])
+                endpoint.is_mux = self.protocol == PROTOCOL_HTTP2
                 if endpoint.text in seen:
                     continue
                 seen.add(endpoint.text)
@@ -153,6 +164,9 @@ cdef class Cluster:
     cdef void close_idle(self, Endpoint endpoint) noexcept:
         cdef list idle = endpoint.idle
         cdef Upstream upstream
+        cdef Mux mux
+        for mux in list(endpoint.muxes):
+            mux.retire()
         endpoint.idle = []
         self.series.idle -= <uint64_t> len(idle)
         for upstream in idle:
@@ -177,7 +191,11 @@ cdef class Cluster:
 
     cdef Upstream acquire(self, Endpoint endpoint, Flow flow, uint32_t ticket, int *verdict):
         cdef Upstream upstream
-        if endpoint.idle and flow.wants_new:
+        if endpoint.is_mux:
+            upstream = self.acquire_stream(endpoint, verdict)
+            if upstream is not None:
+                return upstream
+        elif endpoint.idle and flow.wants_new:
             # What else idles there is as old; and it must not take the place of a new connection.
             if endpoint.open >= self.max_connections:
                 upstream = <Upstream> endpoint.idle.pop(0)
@@ -188,7 +206,7 @@ cdef class Cluster:
             upstream = <Upstream> endpoint.idle.pop()
             self.series.idle -= 1
             return upstream
-        if endpoint.open < self.max_connections and endpoint.dialing <= endpoint.waiting:
+        if endpoint.open < self.max_connections and endpoint.dialing <= (0 if endpoint.is_mux else endpoint.waiting):
             verdict[0] = ACQUIRED_DIAL
         elif self.series.pending >= self.max_pending:
             verdict[0] = ACQUIRED_FULL
@@ -200,6 +218,46 @@ cdef class Cluster:
         endpoint.waiting += 1
         self.series.pending += 1
         return None
+
+    cdef Upstream acquire_stream(self, Endpoint endpoint, int *verdict):
+        cdef Upstream upstream
+        cdef Mux mux
+        for mux in endpoint.muxes:
+            if mux.room:
+                upstream = mux.open_stream()
+                if upstream is not None:
+                    verdict[0] = ACQUIRED_IDLE
+                    return upstream
+        return None
+
+    cdef void on_mux(self, Endpoint endpoint, Mux mux) noexcept:
+        endpoint.is_mux = True
+        endpoint.muxes.append(mux)
+        if endpoint.cluster is None:
+            mux.retire()
+        self.on_room(endpoint, mux)
+
+    cdef void on_room(self, Endpoint endpoint, Mux mux) noexcept:
+        cdef Flow flow
+        cdef Upstream upstream
+        while mux.room and endpoint.waiting:
+            upstream = mux.open_stream()
+            if upstream is None:
+                return
+            flow = self.next_waiting(endpoint, True)
+            if flow is None:
+                upstream.cancel()
+                return
+            flow.on_upstream(upstream)
+        if self.is_hungry(endpoint):
+            self.plane.dialer.dial(self, endpoint)
+
+    cdef void on_mux_gone(self, Endpoint endpoint, Mux mux) noexcept:
+        if mux in endpoint.muxes:
+            endpoint.muxes.remove(mux)
+        self.on_gone(endpoint, None, False)
+        if self.is_hungry(endpoint):
+            self.plane.dialer.dial(self, endpoint)
 
     cdef void leave(self, Endpoint endpoint) noexcept:
         endpoint.waiting -= 1
@@ -253,7 +311,12 @@ cdef class Cluster:
             self.series.idle -= 1
 
     cdef bint is_hungry(self, Endpoint endpoint) noexcept:
-        return endpoint.waiting > endpoint.dialing and endpoint.open < self.max_connections and endpoint.cluster is not None
+        if endpoint.open >= self.max_connections or endpoint.cluster is None:
+            return False
+        if endpoint.is_mux:
+            # one connection will do for many
+            return endpoint.waiting > 0 and endpoint.dialing == 0
+        return endpoint.waiting > endpoint.dialing
 
     cdef void on_dial_failed(self, Endpoint endpoint, int loss) noexcept:
         cdef Flow flow = self.next_waiting(endpoint, True)

@@ -78,6 +78,11 @@ cdef class Upstream(Pollable):     # an attempt's server side: one lease of a co
     # The exchange lets go before the end: the connection cannot be used again.
     cdef void cancel(self) noexcept
 
+cdef class Mux(Pollable):          # a connection to an endpoint that carries many leases at once
+    cdef uint32_t room             # leases that it can take now; 0 for ever once it takes no more
+    cdef Upstream open_stream(self)        # one of them, with room > 0; None when memory is out
+    cdef void retire(self) noexcept        # takes no new lease, and closes when those that it has are over
+
 cdef class Dialer:                 # whoever opens connections to endpoints
     # For whoever waits first in the endpoint's queue (pool.Cluster, pool.Endpoint). Failure is told through the pool, one turn later or more.
     cdef void dial(self, object cluster, object endpoint) noexcept

@@ -92,6 +92,14 @@ cdef class Upstream(Pollable):
         pass
 
 
+cdef class Mux(Pollable):
+    cdef Upstream open_stream(self):
+        return None
+
+    cdef void retire(self) noexcept:
+        pass
+
+
 cdef class Dialer:
     cdef void dial(self, object cluster, object endpoint) noexcept:
         pass
