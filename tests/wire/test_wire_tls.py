@@ -10,12 +10,12 @@ from tlsbench import AUTHORITY, client_tls, encrypted, reach, server_context, se
 from wirebench import Gateway, Origin
 
 CONFIG = """
-limits: {headerTimeout: 300ms}
 listeners:
   - {name: web, port: 8080}
   - {name: one, port: 8443, protocol: HTTPS, hostname: "*.one.test", tls: {certificates: [{cert: c, key: k}]}}
   - {name: two, port: 8443, protocol: HTTPS, hostname: two.test, tls: {certificates: [{cert: c, key: k}]}}
   - {name: bare, port: 8444, protocol: HTTPS, tls: {certificates: [{cert: c, key: k}]}}
+  - {name: brief, port: 8445, protocol: HTTPS, tls: {certificates: [{cert: c, key: k}]}, limits: {headerTimeout: 300ms}}
 routes:
   - name: all
     rules:
@@ -104,7 +104,7 @@ def test_a_request_in_the_clear_is_answered_in_the_clear(connect: Connect, site:
 
 
 def test_half_a_hello_has_a_deadline(connect: Connect, site: Origin) -> None:
-    client = connect("one")
+    client = connect("brief")
     client.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
     client.ended()
 
