@@ -101,7 +101,7 @@ class DataPlane:
         """A new configuration for the same engine; its listeners stay where they are."""
         self.ask("load", config=config)
 
-    def until(self, condition: Callable[[], Any], seconds: float = 10) -> Any:
+    def until(self, condition: Callable[[], Any], seconds: float = 20) -> Any:
         return wait_until(condition, seconds)
 
     def memory(self) -> int:
