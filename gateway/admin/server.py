@@ -89,6 +89,7 @@ class AdminServer:
             ("GET", "/stats", self._stats, "the live numbers as JSON"),
             ("GET", "/config", self._config, "the configuration in use, secrets left out"),
             ("GET", "/config/problems", self._problems, "what is wrong with the sources"),
+            ("GET", "/config/certificates", self._certificates, "certificates in use: names, issuer, end"),
             ("GET", "/snapshot", self._snapshot, "the compiled snapshot in use"),
             ("GET", "/clusters", self._clusters, "clusters and endpoints: state and counts"),
             ("GET", "/connections", self._connections, "live connections (?limit=N)"),
@@ -168,6 +169,9 @@ class AdminServer:
 
     async def _problems(self, request: web.Request) -> web.Response:
         return _json(self._state.problems())
+
+    async def _certificates(self, request: web.Request) -> web.Response:
+        return _json(self._state.certificates())
 
     async def _snapshot(self, request: web.Request) -> web.Response:
         return _json(self._state.snapshot())

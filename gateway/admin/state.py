@@ -25,6 +25,9 @@ class State(Protocol):
     def problems(self) -> Row:
         """What is wrong with the sources now, and whether the last load was applied."""
 
+    def certificates(self) -> list[Row]:
+        """The certificates in use: who shows them, for which names, until when. Never a key."""
+
     def snapshot(self) -> Row:
         """What the compiled snapshot in use consists of."""
 

@@ -111,6 +111,12 @@ CONFIG_LAST_ERROR = _metric(
 )
 CONFIG_RELOADS = _metric("config_reloads", "counter", ("result",), "Loads of the configuration, by result.")
 CONFIG_PROBLEMS = _metric("config_problems", "gauge", (), "Objects or lines of the configuration in use that were left out.")
+CERTIFICATE_EXPIRY = _metric(
+    "certificate_expiry_timestamp_seconds",
+    "gauge",
+    ("listener", "cluster", "host", "key"),
+    "When a certificate in use ends, or the first of its chain: of a listener, or one that a cluster is shown.",
+)
 WORKER_UP = _metric("worker_up", "gauge", WORKER_LABELS, "1 while the worker of this slot serves, else 0.")
 WORKER_RESTARTS = _metric("worker_restarts", "counter", (), "Workers that died and were replaced.")
 WORKER_MEMORY = _metric("worker_resident_memory_bytes", "gauge", WORKER_LABELS, "Resident memory of the worker.")
@@ -123,6 +129,7 @@ TABLE: Final = (
     FAULTS,
     *SCALAR_METRICS,
     CONFIG_REVISION, CONFIG_AGE, CONFIG_LAST_OK, CONFIG_LAST_SUCCESS, CONFIG_LAST_ERROR, CONFIG_RELOADS, CONFIG_PROBLEMS,
+    CERTIFICATE_EXPIRY,
     WORKER_UP, WORKER_RESTARTS, WORKER_MEMORY, START_TIME, BUILD,
 )  # fmt: skip
 """Every metric of the gateway."""
@@ -159,6 +166,8 @@ class ControlFacts:
     started_at: float = field(default_factory=time.time)
     worker_memory: dict[int, int] = field(default_factory=dict)
     """Resident bytes of each worker slot."""
+    certificate_ends: dict[tuple[str, str, str, str], float] = field(default_factory=dict)
+    """(listener, cluster, first host name, kind of key) -> end of the certificates in use, in seconds since the epoch."""
 
 
 @dataclass(slots=True)
@@ -364,6 +373,9 @@ class Collector(RegistryCollector):
         reloads = CounterMetricFamily(CONFIG_RELOADS.name, CONFIG_RELOADS.help, labels=CONFIG_RELOADS.labels)
         reloads.add_metric(["applied"], facts.reloads_ok)
         reloads.add_metric(["refused"], facts.reloads_refused)
+        ends = GaugeMetricFamily(CERTIFICATE_EXPIRY.name, CERTIFICATE_EXPIRY.help, labels=CERTIFICATE_EXPIRY.labels)
+        for labels, end in sorted(facts.certificate_ends.items()):
+            ends.add_metric(labels, end)
         return [
             _gauge(CONFIG_REVISION, facts.revision),
             _gauge(CONFIG_AGE, age),
@@ -372,6 +384,7 @@ class Collector(RegistryCollector):
             _gauge(CONFIG_LAST_ERROR, facts.last_error_at),
             reloads,
             _gauge(CONFIG_PROBLEMS, facts.problems),
+            ends,
             up,
             CounterMetricFamily(WORKER_RESTARTS.name, WORKER_RESTARTS.help, value=facts.worker_restarts),
             memory,

@@ -28,6 +28,7 @@ from gateway.model.config import redact
 from gateway.model.problem import Problem
 from gateway.observe import logging as log_setup
 from gateway.observe.metrics import Collector, ControlFacts, expose
+from gateway.sources.certificates import Secured
 from gateway.sources.watch import watch
 from gateway.supervisor import ipc
 from gateway.supervisor.adopt import Adopted
@@ -325,6 +326,7 @@ class Supervisor:
         facts.reloads_refused = reconciler.failed_loads
         facts.problems = len(reconciler.problems)
         facts.worker_restarts = sum(slot.restarts for slot in self._slots())
+        facts.certificate_ends = certificate_ends(reconciler.current.secured if reconciler.current else Secured())
         facts.worker_memory = {slot.index: slot.rss_kib * 1024 for slot in self._slots()}
         return await asyncio.to_thread(expose, self._collector)
 
@@ -341,6 +343,26 @@ class Supervisor:
             "last_load_at": _iso(reconciler.last_load_at),
             "problems": [_problem_row(problem) for problem in reconciler.problems],
         }
+
+    def certificates(self) -> list[dict[str, Any]]:
+        current = self.reconciler.current
+        now = time.time()
+        return [
+            {
+                each.owner: each.name,
+                "names": each.names,
+                "key": each.key,
+                "subject": each.subject,
+                "issuer": each.issuer,
+                "serial": each.serial,
+                "fingerprint": each.fingerprint,
+                "not_before": _iso(each.not_before.timestamp()),
+                "not_after": _iso(each.not_after.timestamp()),
+                "expires_in_days": round((each.not_after.timestamp() - now) / 86400, 1),
+                "file": each.file,
+            }
+            for each in (current.secured.facts if current else ())
+        ]
 
     def snapshot(self) -> dict[str, Any]:
         current = self.reconciler.current
@@ -408,6 +430,16 @@ class Supervisor:
             {"name": cluster.name, **sums.get(cluster.name, empty), "endpoints": seen.get(cluster.name, [])}
             for cluster in (current.model.clusters if current else ())
         ]
+
+
+def certificate_ends(secured: Secured) -> dict[tuple[str, str, str, str], float]:
+    """The ends of the certificates in use by the labels of their metric; the nearest where two have the same."""
+    ends: dict[tuple[str, str, str, str], float] = {}
+    for each in secured.facts:
+        listener, cluster = (each.name, "") if each.owner == "listener" else ("", each.name)
+        labels = (listener, cluster, each.names[0] if each.names else "", each.key.partition(" ")[0])
+        ends[labels] = min(each.not_after.timestamp(), ends.get(labels, float("inf")))
+    return ends
 
 
 def _problem_row(problem: Problem) -> dict[str, Any]:

@@ -35,6 +35,9 @@ class Double:
     def problems(self) -> dict[str, Any]:
         raise RuntimeError("secret inner detail")
 
+    def certificates(self) -> list[dict[str, Any]]:
+        return [{"listener": "web", "names": ("a.test",), "not_after": "2030-01-01T00:00:00Z"}]
+
     def snapshot(self) -> dict[str, Any]:
         return {"revision": 3}
 
@@ -92,6 +95,7 @@ def test_metrics_say_their_format_and_json_pages_are_json() -> None:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4") and await answer.read() == b"# HELP x y\n"
         for path, expected in (
             ("/config", double.config()),
+            ("/config/certificates", [{"listener": "web", "names": ["a.test"], "not_after": "2030-01-01T00:00:00Z"}]),
             ("/snapshot", {"revision": 3}),
             ("/clusters", [{"name": "a", "id": 2**63 + 1}]),
             ("/stats", {"ready": True}),

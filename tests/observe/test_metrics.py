@@ -97,6 +97,7 @@ def test_every_row_of_the_table_is_scraped_with_its_kind_and_help():
     fleet.workers[0].request(WEB, SHOP, API, GET, 200)
     fleet.workers[0].cluster(API, connects=1)
     fleet.facts.worker_memory[0] = 1
+    fleet.facts.certificate_ends[("web", "", "a.test", "EC")] = 4e9
     scrape = fleet.scrape()
     names = {metric.shown_name if metric.kind == "info" else metric.name for metric in metrics.TABLE}
     assert scrape.families.keys() == names
@@ -402,3 +403,12 @@ def test_an_age_is_never_negative():
     assert fleet.scrape().get("isthmus_config_age_seconds") == 0
     fleet.facts.applied_at = 20.0
     assert fleet.scrape().get("isthmus_config_age_seconds") == 0
+
+
+def test_the_end_of_each_certificate_in_use_is_a_series():
+    fleet = Fleet()
+    fleet.facts.certificate_ends = {("web", "", "a.test", "EC"): 4e9, ("", "app", "", "RSA"): 5e9}
+    scrape = fleet.scrape()
+    name = "isthmus_certificate_expiry_timestamp_seconds"
+    assert scrape.get(name, listener="web", cluster="", host="a.test", key="EC") == 4e9
+    assert scrape.get(name, listener="", cluster="app", host="", key="RSA") == 5e9
