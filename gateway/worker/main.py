@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import faulthandler
 import gc
+import importlib
 import logging
 import mmap
 import os
@@ -223,7 +224,8 @@ class Worker:
     async def _secure(self, order: ipc.TLS) -> None:
         hold_keys()
         if self._desk is None:
-            # Loaded when it is needed: most of its fifteen megabytes are OpenSSL.
+            # Loaded when it is needed, fifteen megabytes, and beside the loop, which it would hold for a tenth of a second.
+            await asyncio.to_thread(importlib.import_module, "gateway.worker.tls")
             from gateway.worker.tls import Desk
 
             self._desk = Desk(self._engine)

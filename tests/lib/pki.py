@@ -87,7 +87,8 @@ def write_files_for(text: str, directory: Path) -> None:
     for kind, name in names:
         file = directory / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        leaf = leaves.setdefault(file.stem, authority.issue(*dict.fromkeys(hosts), rsa="rsa" in name))
+        own = f"{file.stem.removesuffix('-rsa')}.test"
+        leaf = leaves.setdefault(file.stem, authority.issue(*dict.fromkeys((*hosts, own)), rsa="rsa" in name))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = {
