@@ -1,6 +1,7 @@
 """Sources to revisions: what is applied, what is dropped as unchanged, what keeps the last good."""
 
 import asyncio
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -313,3 +314,19 @@ def test_the_wishes_of_a_revision_say_who_speaks_tls(tmp_path: Path) -> None:
     assert (one.server_name, one.address, one.alpn) == ("one.test", "", ("http/1.1",))
     assert (two.server_name, two.address, two.alpn) == ("", "10.0.0.1", ()), "what a tunnel carries is nobody's guess"
     assert set(wanted.bundles) == {one.ca}
+
+
+def test_the_same_files_mean_something_else_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written, and still the certificate comes nearer to its end."""
+    reconciler, plane = tell_with_files(tmp_path)
+    write_pair(tmp_path, "web", Authority().issue("web.test", not_before=days(-9), not_after=days(40)))
+
+    async def look_and_look_again() -> None:
+        await reconciler.reload("change")
+        assert reconciler.problems == [] and reconciler.due is not None and reconciler.due < days(10.1)
+        monkeypatch.setattr(files, "secure", functools.partial(files.secure, now=reconciler.due))
+        await reconciler.reload("time")
+
+    asyncio.run(look_and_look_again())
+    assert ["in less than 30 days" in problem.message for problem in reconciler.problems] == [True]
+    assert len(plane.applied) == 2, "what is shown is the same"
