@@ -323,10 +323,10 @@ def test_the_same_files_mean_something_else_later(tmp_path: Path, monkeypatch: p
 
     async def look_and_look_again() -> None:
         await reconciler.reload("change")
-        assert reconciler.problems == [] and reconciler.due is not None and reconciler.due < days(10.1)
+        assert "expires" not in str(reconciler.problems) and reconciler.due is not None and reconciler.due < days(10.1)
         monkeypatch.setattr(files, "secure", functools.partial(files.secure, now=reconciler.due))
         await reconciler.reload("time")
 
     asyncio.run(look_and_look_again())
-    assert ["in less than 30 days" in problem.message for problem in reconciler.problems] == [True]
+    assert sum("in less than 30 days" in problem.message for problem in reconciler.problems) == 1
     assert len(plane.applied) == 2, "what is shown is the same"
