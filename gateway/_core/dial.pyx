@@ -6,7 +6,7 @@ from libc.errno cimport EINPROGRESS, errno
 from gateway._core.counters cimport S_TLS_CLIENT_FAILURES, S_TLS_CLIENT_HANDSHAKES
 from gateway._core.plane cimport Plane
 from gateway._core.pool cimport Cluster, Endpoint
-from gateway._core.seam cimport LOSS_CONNECT, LOSS_CONNECT_TIMEOUT, LOSS_TLS, Dialer, Pollable
+from gateway._core.seam cimport LOSS_CONNECT, LOSS_CONNECT_TIMEOUT, LOSS_TLS, LOSS_UNSENT, Dialer, Pollable
 from gateway._core.sys cimport (
     AF_UNIX,
     EPOLLERR,
@@ -102,7 +102,8 @@ cdef class Dial(Pollable):
 
     cdef void on_ready(self) noexcept:
         if self.state == DIAL_CONNECT:
-            self.lost(LOSS_CONNECT)
+            # without a descriptor it was not the endpoint that failed
+            self.lost(LOSS_UNSENT if self.fd < 0 else LOSS_CONNECT)
 
     cdef void on_timer(self, Timer *timer) noexcept:
         self.lost(LOSS_CONNECT_TIMEOUT)

@@ -437,7 +437,9 @@ cdef class Exchange(Flow):
         self.connects += 1
         if loss == LOSS_TLS:
             self.detail = self.endpoint.trouble
-        self.cluster.on_outcome(self.endpoint, False)
+        if loss != LOSS_UNSENT:
+            # otherwise it was taken away, or we had no descriptor: nothing that the endpoint did
+            self.cluster.on_outcome(self.endpoint, False)
         self.retry(loss)
 
     cdef HeaderBlock borrow_response(self):

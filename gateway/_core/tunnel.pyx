@@ -465,10 +465,11 @@ cdef class Tunnel(Flow):
             self.plane.dialer.dial(self.cluster, self.endpoint)
 
     cdef void on_no_upstream(self, int loss) noexcept:
-        self.cluster.on_outcome(self.endpoint, False)
         if loss == LOSS_UNSENT:
             # the endpoint was taken away while this waited for it, and the indexes of the others may have changed
             self.tried_n = 0
+        else:
+            self.cluster.on_outcome(self.endpoint, False)
         if self.attempts < MAX_CONNECTS and (loss == LOSS_UNSENT or self.attempts < <uint32_t> len(self.cluster.endpoints)):
             self.cluster.series.retries += 1
             self.pick()

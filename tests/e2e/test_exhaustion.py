@@ -57,6 +57,25 @@ def test_d15_accepting_rests_while_descriptors_are_out_and_goes_on() -> None:
         assert get(plane.port).status == 200
 
 
+def test_d15_a_want_of_descriptors_is_no_fault_of_an_endpoint() -> None:
+    """No connection to an origin without a descriptor: 503, and nobody is ejected for it."""
+    outliers = {"consecutiveErrors": 1, "baseEjectionTime": "1h"}
+    with Origin() as a, Origin() as b, ExitStack() as stack:
+        config = origin_config(a.port, b.port, cluster={"outlierDetection": outliers})
+        with DataPlane(config, descriptors=64) as plane:
+            wires = [stack.enter_context(client(plane.port)) for _ in range(64)]
+            plane.until(lambda: plane.descriptors() == 64)
+            for _ in range(3):
+                assert wires[0].ask().status == 503
+            assert {record["flags"] for record in plane.records(3)} == {"UF"}
+            assert [(row["ejected"], row["errors"]) for row in plane.endpoints()] == [(False, 0)] * 2
+            for wire in wires[10:]:
+                wire.close()
+            plane.until(lambda: plane.descriptors() < 40)
+            assert wires[0].ask().status == 200
+            assert a.accepted + b.accepted == 1
+
+
 def test_d15_a_worker_without_descriptors_recovers_and_the_admin_port_answers(tmp_path: Path) -> None:
     """The same with a whole gateway, whose worker is given fewer descriptors than it has clients while it runs."""
     config = tmp_path / "isthmus.yaml"
