@@ -83,8 +83,18 @@ def check_route(route: Route, config: Config, path: Path, broken_clusters: Set[s
         yield from _check_backends(rule.backend_refs, clusters, broken_clusters, at, fate)
         if isinstance(rule, HTTPRouteRule | GRPCRouteRule):
             yield from _check_rate_limits(rule.rate_limits, limits, at)
+        if isinstance(rule, TLSRouteRule):
+            yield from _check_double_tls(rule, config, at)
     if gap := route_gap(route):
         yield warning(path, gap)
+
+
+def _check_double_tls(rule: TLSRouteRule, config: Config, path: Path) -> Iterator[Finding]:
+    encrypted = {cluster.name for cluster in config.clusters if cluster.tls is not None}
+    for number, ref in enumerate(rule.backend_refs):
+        if ref.name in encrypted:
+            message = f"cluster '{ref.name}' has tls: what the client has encrypted is encrypted once more on its way there"
+            yield warning((*path, "backendRefs", number, "name"), message)
 
 
 def _check_attachment(route: Route, config: Config, path: Path) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from gateway.model.config import Config
 from gateway.model.decode import decode_route
 from gateway.model.problem import Finding, key_text
 from gateway.model.scalars import decode_hook
+from gateway.model.tls import ClusterTLS
 
 CONFIG = msgspec.convert(
     {
@@ -213,3 +214,11 @@ def test_hosts_that_no_listener_takes_are_told() -> None:
     config = msgspec.structs.replace(CONFIG, listeners=(msgspec.structs.replace(CONFIG.listeners[0], hostname="*.example.com"),))
     assert said({"hostnames": ["a.example.com"]}, config) == []
     assert said({"hostnames": ["example.com"]}, config)[0].startswith("*warning hostnames: none of its listeners takes any")
+
+
+def test_passing_tls_on_inside_of_tls_is_told() -> None:
+    secure = msgspec.structs.replace(CONFIG.clusters[0], tls=ClusterTLS(server_name="a.b"))
+    config = msgspec.structs.replace(CONFIG, clusters=(secure,))
+    passed = {"kind": "TLSRoute", "hostnames": ["a.b"], "rules": [{"backendRefs": [{"name": secure.name}]}]}
+    assert next(text for text in said(passed, config) if "once more" in text).startswith("*warning rules[0].backendRefs[0].name")
+    assert not any("once more" in text for text in said(passed))
