@@ -1,6 +1,7 @@
 """The origin and the gateways: how each is configured, started and asked whether it is up."""
 
 import http.client
+import os
 import ssl
 import string
 import sys
@@ -163,6 +164,9 @@ def start_gateway(
             "haproxy": [path, "-db", "-f", str(config)],
             "envoy": [path, "--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c", str(config)],
         }[name]
+    if wrap and name == "nginx" and os.geteuid() == 0:
+        # valgrind listens on files of the user it began as: a worker that becomes another user is deaf
+        argv += ["-g", "user root;"]
     child = children.start([*wrap, *argv], cores.gateway, label)
     gateway = Gateway(name, port, tls, admin, child, label, config)
     wait_for(child, port, run, label)

@@ -103,6 +103,15 @@ def totals(annotated: str) -> int:
     return int(found.group(1).replace(",", ""))
 
 
+def readable(place: str) -> str:
+    """A function of callgrind_annotate's list without what says nothing: files, folders, Cython's prefix."""
+    found = re.fullmatch(r"(?:[^:]*:)?(\S+?)(?: \[(?:.*/)?([^/]*)\])?", place)
+    if not found:
+        return place
+    function = re.sub(r"^__pyx_f_7gateway_5_core_\d+", "", found.group(1))
+    return f"{function}  {(found.group(2) or '').partition('.')[0]}".rstrip()
+
+
 def dumps_of(run: Path, pid: int) -> list[Path]:
     return sorted(run.glob(f"callgrind.{pid}.*"), key=lambda path: path.stat().st_mtime_ns)
 
@@ -142,7 +151,7 @@ def callgrind(children: Children, cores: Cores, gateway: Gateway, cell: Cell, op
         found = re.match(r"\s*([\d,]+)\s+\(\s*([\d.]+)%\)\s+(\S.*)", line)
         if found and "PROGRAM TOTALS" not in line and shown < options.lines:
             each = int(found.group(1).replace(",", "")) / done
-            say(f"{float(found.group(2)):6.2f} % {each:8.1f}  {found.group(3)}")
+            say(f"{float(found.group(2)):6.2f} % {each:8.1f}  {readable(found.group(3))}")
             shown += 1
 
 

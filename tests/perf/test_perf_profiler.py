@@ -2,7 +2,7 @@
 
 import pytest
 
-from perf.profiler import busiest, split, totals
+from perf.profiler import busiest, readable, split, totals
 
 
 def test_the_kernel_share_is_told_from_user_space() -> None:
@@ -23,3 +23,10 @@ def test_instructions_of_a_dump() -> None:
     assert totals("1,234  PROGRAM TOTALS\n") == 1234
     with pytest.raises(ValueError, match="counted nothing"):
         totals("no dump at all")
+
+
+def test_names_in_a_dump_are_shortened_to_what_tells_them_apart() -> None:
+    ours = "???:__pyx_f_7gateway_5_core_8h1_parse_parse_lines [/x/gateway/_core/h1_parse.cpython-311-x86_64-linux-gnu.so]"
+    assert readable(ours) == "h1_parse_parse_lines  h1_parse"
+    assert readable("./string/../x86_64/memchr-avx2.S:__memchr_avx2 [/usr/lib/libc.so.6]") == "__memchr_avx2  libc"
+    assert readable("???:ngx_http_parse_header_line") == "ngx_http_parse_header_line"
