@@ -4,6 +4,8 @@
 ARG PYTHON=3.11-slim-bookworm
 
 FROM python:${PYTHON} AS build
+# The compiler stays behind in this stage; which one Debian has today does not matter.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
@@ -15,7 +17,8 @@ RUN /opt/isthmus/bin/pip install --no-cache-dir . \
     && /opt/isthmus/bin/pip uninstall -y pip setuptools
 
 FROM python:${PYTHON}
-RUN useradd --system --uid 65532 --no-create-home --shell /usr/sbin/nologin isthmus
+RUN groupadd --gid 65532 isthmus \
+    && useradd --uid 65532 --gid 65532 --no-create-home --shell /usr/sbin/nologin isthmus
 COPY --from=build /opt/isthmus /opt/isthmus
 ENV PATH=/opt/isthmus/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
