@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from gateway.control.grpc import http_rule
 from gateway.model.cluster import Cluster as ClusterSpec
 from gateway.model.cluster import EndpointSpec, parse_endpoint
 from gateway.model.config import Config
@@ -34,7 +35,7 @@ from gateway.model.route import (
     hostnames_of,
 )
 from gateway.model.route import HeaderModifier as HeaderModifierSpec
-from gateway.model.served import cluster_gap, filter_gap, route_gap
+from gateway.model.served import cluster_gap, filter_gap
 
 LONGEST_MS = 0x7FFFFFFF
 """Durations are cut to this (24.8 days), so that every one fits a u32 and sums of two do too."""
@@ -237,7 +238,7 @@ class Route:
     """
 
     name: str
-    kind: Literal["HTTPRoute", "TLSRoute", "TCPRoute"]
+    kind: Literal["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"]
     attachments: tuple[Attachment, ...]
     """Sorted by listener; empty when no listener takes any of its hosts, and then nothing reaches it."""
     rules: tuple[Rule, ...]
@@ -252,14 +253,16 @@ class Model:
     listeners: tuple[Listener, ...]
     """Sorted by name."""
     routes: tuple[Route, ...]
-    """Sorted by name: in a file set the name is what breaks a tie, there is no time of creation."""
+    """Sorted by time of creation and then by name, which is how Gateway API breaks a tie; routes of files have no time."""
     clusters: tuple[Cluster, ...]
     """Sorted by name."""
 
 
 def build(config: Config) -> Model:
     """The Model of a validated configuration. The order of the items in its lists makes no difference, nor do its defaults."""
-    specs = sorted(config.listeners or (DEFAULT_LISTENER,), key=lambda spec: spec.name)
+    # Whoever watches Kubernetes listens where a Gateway says so, and nowhere before there is one.
+    fallback = () if config.kubernetes.enabled else (DEFAULT_LISTENER,)
+    specs = sorted(config.listeners or fallback, key=lambda spec: spec.name)
     ports = _build_ports(specs)
     port_numbers = {port.address: number for number, port in enumerate(ports)}
     listeners = tuple(_build_listener(spec, port_numbers, config.limits) for spec in specs)
@@ -267,8 +270,7 @@ def build(config: Config) -> Model:
     cluster_numbers = {cluster.name: number for number, cluster in enumerate(clusters)}
     routes = tuple(
         _build_route(spec, listeners, cluster_numbers)
-        for spec in sorted(config.routes, key=lambda spec: spec.name)
-        if not isinstance(spec, GRPCRoute) and not route_gap(spec)
+        for spec in sorted(config.routes, key=lambda spec: (spec.created, spec.name))
     )
     return Model(ports=ports, listeners=listeners, routes=routes, clusters=clusters)
 
@@ -341,7 +343,7 @@ def hash_key(spec: ClusterSpec) -> tuple[Literal["none", "header", "cookie", "qu
     return "none", ""
 
 
-Served = HTTPRoute | TLSRoute | TCPRoute
+Served = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute
 
 
 def _build_route(spec: Served, listeners: tuple[Listener, ...], clusters: dict[str, int]) -> Route:
@@ -349,6 +351,9 @@ def _build_route(spec: Served, listeners: tuple[Listener, ...], clusters: dict[s
     if isinstance(spec, HTTPRoute):
         rules = tuple(_build_rule(rule, number, clusters) for number, rule in enumerate(spec.rules))
         return Route(name=spec.name, kind="HTTPRoute", attachments=attachments, rules=rules)
+    if isinstance(spec, GRPCRoute):
+        rules = tuple(_build_rule(http_rule(rule), number, clusters) for number, rule in enumerate(spec.rules))
+        return Route(name=spec.name, kind="GRPCRoute", attachments=attachments, rules=rules)
     rules = tuple(_build_tunnel(rule.name, rule.backend_refs, clusters) for rule in spec.rules)
     return Route(spec.name, "TLSRoute" if isinstance(spec, TLSRoute) else "TCPRoute", attachments, rules)
 

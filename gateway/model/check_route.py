@@ -41,7 +41,7 @@ from gateway.model.route import (
     asks_for,
     hostnames_of,
 )
-from gateway.model.served import filter_gap, route_gap
+from gateway.model.served import filter_gap
 
 _FILTER_KEYS = {
     "RequestHeaderModifier": "request_header_modifier",
@@ -85,8 +85,16 @@ def check_route(route: Route, config: Config, path: Path, broken_clusters: Set[s
             yield from _check_rate_limits(rule.rate_limits, limits, at)
         if isinstance(rule, TLSRouteRule):
             yield from _check_double_tls(rule, config, at)
-    if gap := route_gap(route):
-        yield warning(path, gap)
+
+
+def check_rule(rule: HTTPRouteRule | GRPCRouteRule, path: Path) -> Iterator[Finding]:
+    """Everything about one rule but the names in it: what an object of the API server can be asked as well as a file."""
+    yield from _check_http_rule(rule, path) if isinstance(rule, HTTPRouteRule) else _check_grpc_rule(rule, path)
+    refs: Sequence[HTTPBackendRef | GRPCBackendRef] = rule.backend_refs
+    for number, ref in enumerate(refs):
+        yield from _check_filters(ref.filters, (*path, "backendRefs", number), at_backend=True)
+    if sum(ref.weight for ref in rule.backend_refs) > _MOST_WEIGHT:
+        yield Finding((*path, "backendRefs"), "the weights are too large together")
 
 
 def _check_double_tls(rule: TLSRouteRule, config: Config, path: Path) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from gateway.model.cluster import Cluster
 from gateway.model.listener import Limits, Listener
 from gateway.model.policy import RateLimit, Redis, redact_url
 from gateway.model.route import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
-from gateway.model.scalars import Doc, Duration, Part, encode_hook
+from gateway.model.scalars import Doc, Duration, Part, PortNumber, encode_hook
 
 
 class Admin(Part, frozen=True):
@@ -39,6 +39,20 @@ class ConfigMaps(Part, frozen=True):
     label_selector: str = "isthmus.io/config=true"
 
 
+class IngressPorts(Part, frozen=True):
+    """Where Ingresses are served."""
+
+    http: PortNumber = 80
+    https: PortNumber = 443
+
+
+class EastWest(Part, frozen=True):
+    """Every Service by its name: <service>.<namespace>, and with .svc and .svc.<clusterDomain> behind."""
+
+    ports: Annotated[tuple[PortNumber, ...], Doc("Ports to listen on; none: no Service is reachable by its name")] = ()
+    cluster_domain: str = "cluster.local"
+
+
 class Kubernetes(Part, frozen=True):
     """Configuration out of the API server."""
 
@@ -48,6 +62,9 @@ class Kubernetes(Part, frozen=True):
     ingress_class: str = "isthmus"
     namespaces: Annotated[tuple[str, ...], Doc("Empty: all")] = ()
     config_maps: ConfigMaps = ConfigMaps()
+    ingress_ports: IngressPorts = IngressPorts()
+    east_west: EastWest = EastWest()
+    zone: Annotated[str, Doc("Zone that this gateway runs in, for topology hints")] = ""
 
 
 class Config(Part, frozen=True):

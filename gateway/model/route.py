@@ -360,11 +360,15 @@ class TCPRouteSpec(Part, frozen=True):
     use_default_gateways: Literal["All", "None"] | None = None
 
 
+Created = Annotated[str, Doc("Time of creation, RFC 3339 in UTC: of routes that match alike the oldest answers; empty: before all")]
+
+
 class HTTPRoute(HTTPRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag="HTTPRoute"):
     """An HTTPRoute of a file. It is what a route is when `kind` is left out."""
 
     name: Annotated[str, Doc("Stands once in the configuration")]
     listeners: Annotated[tuple[str, ...], Doc("Names of listeners; none: every HTTP and HTTPS listener")] = ()
+    created: Created = ""
 
 
 class GRPCRoute(GRPCRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag="GRPCRoute"):
@@ -372,6 +376,7 @@ class GRPCRoute(GRPCRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag=
 
     name: Annotated[str, Doc("Stands once in the configuration")]
     listeners: Annotated[tuple[str, ...], Doc("Names of listeners; none: every HTTP and HTTPS listener")] = ()
+    created: Created = ""
 
 
 class TLSRoute(TLSRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag="TLSRoute"):
@@ -379,6 +384,7 @@ class TLSRoute(TLSRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag="T
 
     name: Annotated[str, Doc("Stands once in the configuration")]
     listeners: Annotated[tuple[str, ...], Doc("Names of listeners; none: every TLS listener")] = ()
+    created: Created = ""
 
 
 class TCPRoute(TCPRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag="TCPRoute"):
@@ -386,6 +392,7 @@ class TCPRoute(TCPRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag="T
 
     name: Annotated[str, Doc("Stands once in the configuration")]
     listeners: Annotated[tuple[str, ...], Doc("Names of listeners; none: every TCP listener")] = ()
+    created: Created = ""
 
 
 Route = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute

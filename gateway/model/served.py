@@ -4,17 +4,9 @@ Every function answers None (served) or a sentence for a Problem of severity war
 """
 
 from gateway.model.cluster import Cluster
-from gateway.model.route import GRPCRoute, Route
 
 _RULE_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"})
 _BACKEND_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier"})
-
-
-def route_gap(route: Route) -> str | None:
-    """A route with a gap takes no request."""
-    if isinstance(route, GRPCRoute):
-        return "not served by this version: a GRPCRoute; it takes no request"
-    return None
 
 
 def cluster_gap(cluster: Cluster) -> str | None:

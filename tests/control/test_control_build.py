@@ -69,10 +69,19 @@ def test_what_is_not_served_yet_is_left_out() -> None:
     model = built(
         listeners=[{"name": "a", "port": 1}],
         clusters=[{"name": "h2", "protocol": "HTTP2"}, {"name": "auto", "protocol": "auto"}],
-        routes=[{"name": "g", "kind": "GRPCRoute"}, {"name": "h"}],
     )
     assert [(cluster.name, cluster.protocol) for cluster in model.clusters] == [("auto", "auto")]
-    assert [route.name for route in model.routes] == ["h"]
+
+
+def test_of_routes_that_match_alike_the_oldest_stands_first() -> None:
+    times = {"new": "2024-05-01T00:00:00Z", "b": "2023-05-01T00:00:00Z", "a": "2023-05-01T00:00:00Z"}
+    routes = [{"name": "file"}, *({"name": name, "created": time} for name, time in times.items())]
+    assert [route.name for route in built(routes=routes).routes] == ["file", "a", "b", "new"]
+
+
+def test_who_watches_kubernetes_listens_where_a_gateway_says() -> None:
+    assert [listener.port_number for listener in built().listeners] == [8080]
+    assert built(kubernetes={"enabled": True}).listeners == ()
 
 
 def test_a_route_goes_where_its_kind_belongs() -> None:

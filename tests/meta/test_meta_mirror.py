@@ -37,6 +37,22 @@ TESTED_BY = {
     "gateway/model/schema.py": "model/test_model_config.py",
     "gateway/model/served.py": "model/test_model_validate.py",
     "gateway/model/tls.py": "model/test_model_config.py",
+    **{
+        f"gateway/sources/kubernetes/{name}.py": "sources/kubernetes/test_kinds.py"
+        for name in (
+            "backend_tls_policy", "config_map", "endpoint_slice", "gateway", "gateway_class", "grpc_route", "http_route", "ingress",
+            "listener_set", "namespace", "reference_grant", "secret", "service", "tcp_route", "tls_route",
+        )
+    },
+    "gateway/sources/kubernetes/attach.py": "sources/kubernetes/test_conformance_http.py",
+    "gateway/sources/kubernetes/backends.py": "sources/kubernetes/test_conformance_http.py",
+    "gateway/sources/kubernetes/features.py": "sources/kubernetes/test_conformance_gateway.py",
+    "gateway/sources/kubernetes/listeners.py": "sources/kubernetes/test_conformance_gateway.py",
+    "gateway/sources/kubernetes/options.py": "sources/kubernetes/test_translate.py",
+    "gateway/sources/kubernetes/pairs.py": "sources/kubernetes/test_conformance_gateway.py",
+    "gateway/sources/kubernetes/report.py": "sources/kubernetes/test_conformance_gateway.py",
+    "gateway/sources/kubernetes/rules.py": "sources/kubernetes/test_conformance_http.py",
+    "gateway/sources/kubernetes/view.py": "sources/kubernetes/test_translate.py",
     "gateway/supervisor/main.py": "e2e/test_process.py",
     "gateway/worker/__main__.py": "e2e/test_process.py",
 }

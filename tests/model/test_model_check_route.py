@@ -194,7 +194,6 @@ def test_nothing_is_said_about_a_good_route(spec: dict[str, Any]) -> None:
             {"kind": "GRPCRoute", **match(method={"type": "RegularExpression", "method": "("})},
             "error rules[0].matches[0].method.method: '(' is not an RE2 expression",
         ),
-        ({"kind": "GRPCRoute", **rule()}, "*warning : not served by this version: a GRPCRoute"),
         ({"kind": "TLSRoute", **rule()}, "error : a TLSRoute needs hostnames"),
         ({"kind": "TLSRoute", "hostnames": ["a.b"]}, "error rules: a TLSRoute has one rule, and here are 0"),
         ({"kind": "TCPRoute", "rules": [{}, {}]}, "error rules: a TCPRoute has one rule, and here are 2"),

@@ -1,0 +1,47 @@
+"""What a translation is told beside the objects."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.model.config import Kubernetes
+from gateway.sources.kubernetes.gateway import GatewayAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Equal options and equal objects give equal translations."""
+
+    controller_name: str = "isthmus.io/gateway-controller"
+    ingress_class: str = "isthmus"
+    ingress_port: int = 80
+    ingress_tls_port: int = 443
+    config_maps: str = "isthmus.io/config=true"
+    """Label selector of the ConfigMaps that carry configuration."""
+    cluster_domain: str = "cluster.local"
+    east_west_ports: tuple[int, ...] = ()
+    """Ports on which every Service is reachable by its name; none: it is not."""
+    zone: str = ""
+    """Where this gateway runs, for topology hints."""
+    addresses: tuple[GatewayAddress, ...] = ()
+    """Where the gateway is reached from outside."""
+    needs_address: bool = False
+    """Whether a Gateway without an address is not programmed yet."""
+    binds: Mapping[tuple[str, str, int], int] = field(default_factory=dict)
+    """(namespace and name of a Gateway, port of a listener) -> port to bind, where the two differ."""
+    taken: Mapping[int, str] = field(default_factory=dict)
+    """Port -> who has it already: the listeners of the files."""
+
+    @classmethod
+    def of(cls, kubernetes: Kubernetes, *, taken: Mapping[int, str] | None = None) -> "Options":
+        """As the configuration says."""
+        return cls(
+            controller_name=kubernetes.controller_name,
+            ingress_class=kubernetes.ingress_class,
+            ingress_port=kubernetes.ingress_ports.http,
+            ingress_tls_port=kubernetes.ingress_ports.https,
+            config_maps=kubernetes.config_maps.label_selector,
+            cluster_domain=kubernetes.east_west.cluster_domain,
+            east_west_ports=tuple(sorted(set(kubernetes.east_west.ports))),
+            zone=kubernetes.zone,
+            taken=taken or {},
+        )
