@@ -14,8 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from gateway.model.listener import bind_address
 from gateway.model.names import normal_hostname
 from gateway.model.problem import Problem
 from gateway.sources import files
-from gateway.sources.certificates import Files, Mark, Secured
+from gateway.sources.certificates import Files, Mark, Secured, file_mark
 
 log = logging.getLogger("gateway.control")
 
@@ -61,6 +61,8 @@ class Load:
     """What the next look at the files for TLS begins with; None: what the last one did."""
     due: datetime | None = None
     """When the same files will come to something else."""
+    digest: str = ""
+    """Of the sources; the same digest comes to the same again. Empty: not to be relied on."""
 
 
 Apply = Callable[[Revision], list[Problem]]
@@ -124,6 +126,7 @@ class Reconciler:
         self._apply = apply
         self._lock = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "load", initializer=_step_back)
+        self._last: Load | None = None
         self._apply_problems: list[Problem] = []
         self._tls_files = Files()
         self.due: datetime | None = None
@@ -150,7 +153,13 @@ class Reconciler:
         return bool(self.last_error)
 
     def _look_quietly(self) -> Load:
-        """_look without the cyclic collector, which would walk all that grows here again and again: half of the time."""
+        """_look without the cyclic collector, which would walk all that grows here again and again: half of the time.
+
+        Whoever writes a file and then sends SIGHUP is heard twice: sources that are as they were are not parsed again.
+        """
+        last = self._last
+        if last is not None and self._is_as_before(last):
+            return replace(last, revision=None)
         was_enabled = gc.isenabled()
         gc.disable()
         try:
@@ -162,12 +171,20 @@ class Reconciler:
             if was_enabled:
                 gc.enable()
 
+    def _is_as_before(self, last: Load) -> bool:
+        """Whether another look would come to the same."""
+        if not last.digest or last.digest != files.digest(self._path):
+            return False
+        if self.due is not None and datetime.now(UTC) >= self.due:
+            return False
+        return all(file_mark(file) == mark for file, mark in self._tls_files.marks.items())
+
     def _look(self) -> Load:
         """Runs in a thread: touches nothing of this object but reads."""
         loaded = files.load(self._path, self._tls_files)
         config, problems, secured = loaded.config, loaded.problems, loaded.secured
         if config is None:
-            return Load(problems, None, True)
+            return Load(problems, None, True, digest=loaded.digest)
         last = self.current
         if last is not None and loaded.left_out:
             config, kept = keep_last_good(config, loaded.left_out, last.config)
@@ -176,17 +193,17 @@ class Reconciler:
         if not config.listeners and any(key == "listeners" for key, _ in loaded.left_out):
             # The listener that a configuration without any gets would answer in the clear for those that cannot.
             nothing = Problem(severity="error", key="listeners", message="none of the listeners can be opened", fatal=True)
-            return Load([*problems, nothing], None, True, loaded.tls_files, loaded.due)
+            return Load([*problems, nothing], None, True, loaded.tls_files, loaded.due, loaded.digest)
         model = build(config)
         if last is not None and model == last.model:
             # Same routes: what else may differ (log, drain, certificates) travels with the old snapshot.
             is_same = config == last.config and secured == last.secured
             rest = None if is_same else Revision(last.number, config, model, last.compiled, secured, last.applied_at)
-            return Load([*problems, *last.compiled.problems], rest, False, loaded.tls_files, loaded.due)
+            return Load([*problems, *last.compiled.problems], rest, False, loaded.tls_files, loaded.due, loaded.digest)
         number = 1 if last is None else last.number + 1
         compiled = compile_model(model, number)
         revision = Revision(number, config, model, compiled, secured)
-        return Load([*problems, *compiled.problems], revision, False, loaded.tls_files, loaded.due)
+        return Load([*problems, *compiled.problems], revision, False, loaded.tls_files, loaded.due, loaded.digest)
 
     async def reload(self, why: str) -> bool:
         """Looks at the sources and applies what changed. False when they cannot be used; the last good revision then stays."""
@@ -199,6 +216,7 @@ class Reconciler:
                 log.exception("%s: the configuration could not be compiled", why)
                 bug = Problem(severity="error", message=f"internal error: {error!r}", source=str(self._path), fatal=True)
                 load = Load([bug], None, True)
+            self._last = load
             self.loads += 1
             self.last_load_at = time.time()
             if load.tls_files is not None:

@@ -46,7 +46,7 @@ class Loaded:
     files: list[Path]
     """What was read, in the order of merging."""
     digest: str
-    """SHA-256 over the names and contents of the files: equal digests are equal configurations."""
+    """SHA-256 over the names and contents of the files, and over what kept one from being read: equal digests load equally."""
     left_out: frozenset[tuple[str, str]] = frozenset()
     """(root key, name) of objects that stand in the files but not in `config`, because an error took them out."""
     secured: Secured = field(default_factory=Secured)
@@ -80,7 +80,6 @@ def load(path: Path, known: Files | None = None, *, with_certificates: bool = Tr
     known: Loaded.tls_files of the load before. with_certificates: whether the files that it names for TLS are read and checked too.
     """
     texts = _read(path)
-    digest = hashlib.sha256()
     problems: list[Problem] = []
     documents: list[Document] = []
     for text in texts:
@@ -88,7 +87,6 @@ def load(path: Path, known: Files | None = None, *, with_certificates: bool = Tr
             problems.append(text.problem)
         if text.content is None:
             continue
-        digest.update(f"{text.name.name}\0{len(text.content)}\0".encode() + text.content)
         parsed, problem = _parse(text)
         documents += parsed
         if problem is not None:
@@ -108,7 +106,7 @@ def load(path: Path, known: Files | None = None, *, with_certificates: bool = Tr
         config=config,
         problems=sorted(problems, key=Problem.order),
         files=read,
-        digest=digest.hexdigest(),
+        digest=_digest(texts),
         left_out=frozenset() if config is None else _left_out(merged, config),
         secured=look.secured,
         tls_files=look.files,
@@ -135,6 +133,21 @@ def _without(config: Config, left_out: set[tuple[str, str]]) -> Config:
         listeners=tuple(each for each in config.listeners if ("listeners", each.name) not in left_out),
         clusters=tuple(each for each in config.clusters if ("clusters", each.name) not in left_out),
     )
+
+
+def digest(path: Path) -> str:
+    """Loaded.digest of what a load would find now, without looking into the files."""
+    return _digest(_read(path))
+
+
+def _digest(texts: list[_Text]) -> str:
+    made = hashlib.sha256()
+    for text in texts:
+        if text.problem is not None:
+            made.update(f"{text.problem.text()}\0".encode())
+        if text.content is not None:
+            made.update(f"{text.name.name}\0{len(text.content)}\0".encode() + text.content)
+    return made.hexdigest()
 
 
 def _left_out(merged: Merged, config: Config) -> frozenset[tuple[str, str]]:

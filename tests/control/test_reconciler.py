@@ -73,6 +73,39 @@ def test_the_first_load_is_revision_1_and_an_unchanged_one_is_dropped(tmp_path: 
     assert len({revision.compiled.blob for revision in plane.applied}) == 1
 
 
+def test_sources_that_are_as_they_were_are_not_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is written and SIGHUP is sent: the watch and the signal both ask for a look."""
+    parsed: list[Path] = []
+    load = module.files.load
+
+    def noting(path: Path, *more: Any) -> files.Loaded:
+        parsed.append(path)
+        return load(path, *more)
+
+    monkeypatch.setattr(module.files, "load", noting)
+    slip = TEXT.replace("hostnames: [blog.test]", "hostname: [blog.test]")
+    reconciler, plane, answers = tell(tmp_path, slip, None, None, TEXT, None)
+    assert len(parsed) == 2 and len(plane.applied) == 2
+    assert answers == [True] * 5 and reconciler.loads == 5 and reconciler.problems == []
+    parsed.clear()
+    reconciler, plane, answers = tell(tmp_path, TEXT, "{", None, TEXT, None)
+    assert len(parsed) == 3 and answers == [True, False, False, True, True]
+    assert reconciler.failed_loads == 2 and not reconciler.is_stale and reconciler.revision == 1
+    parsed.clear()
+    reconciler, plane, _ = tell(tmp_path, slip, None)
+    assert len(parsed) == 1 and any("did you mean 'hostnames'" in problem.text() for problem in reconciler.problems)
+
+
+def test_what_keeps_a_file_from_being_read_is_part_of_what_the_sources_are(tmp_path: Path) -> None:
+    path = tmp_path / "isthmus.yaml"
+    missing = files.digest(path)
+    path.mkdir()
+    empty = files.digest(path)
+    (path / "a.yaml").write_text(TEXT)
+    assert len({missing, empty, files.digest(path)}) == 3
+    assert files.digest(path) == files.load(path).digest == files.digest(path)
+
+
 def test_what_does_not_concern_routes_travels_with_the_old_snapshot(tmp_path: Path) -> None:
     _, plane, _ = tell(tmp_path, TEXT, TEXT + "accessLog: {format: text}\n")
     first, second = plane.applied
@@ -203,7 +236,7 @@ def test_a_load_steps_back_behind_the_workers_and_the_loop_does_not(tmp_path: Pa
 
     monkeypatch.setattr(module.files, "load", noting)
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    tell(tmp_path, TEXT, None)
+    tell(tmp_path, TEXT, TEXT + "# again\n")
     assert seen == [min(19, before + module.STEP_BACK)] * 2
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
