@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -77,6 +77,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.reconciler = Reconciler(options.config, self._apply)
         self._admin: AdminServer | None = None
+        self._admin_asked = ""
         self._listeners = Listeners(0)
         self._fleet: Fleet | None = None
         self._sampler = Sampler(self._blocks, lambda: self._names)
@@ -104,7 +105,7 @@ class Supervisor:
             return 1
         assert self.reconciler.current is not None and self._fleet is not None
         config = self.reconciler.current.config
-        address = self._options.admin or config.admin.address
+        address = self._admin_asked = self._options.admin or config.admin.address
         try:
             host, port = split_address(address)
             self._admin = AdminServer(self, host, port)
@@ -198,13 +199,27 @@ class Supervisor:
             secured = [*wanted.server_sides, *wanted.client_sides]
             publication = Publication.of(revision.number, revision.compiled.blob, wanted.endpoints, secured)
             self._fleet.publish(publication, added, removed)
-        return [
-            Problem(severity="error", message=str(error), source=str(self._options.config), key="listeners") for error in errors
-        ]
+        source = str(self._options.config)
+        problems = [Problem(severity="error", message=str(error), source=source, key="listeners") for error in errors]
+        late = (Problem(severity="warning", message=text, source=source, key=key) for key, text in self._too_late(revision))
+        return [*problems, *late]
+
+    def _too_late(self, revision: Revision) -> Iterator[tuple[str, str]]:
+        """Keys that are read at start alone and say something else now, each with a sentence. The command line hides them."""
+        assert self._fleet is not None
+        wanted, running = self._slots_of(revision), len(self._fleet.slots)
+        if wanted != running:
+            yield "workers", f"{wanted} are asked for and {running} run; the number of workers changes with a restart"
+        address = revision.config.admin.address
+        if self._admin is not None and self._options.admin is None and address != self._admin_asked:
+            yield "admin.address", f"is {address} now, and {self._admin_asked} stays in use; it changes with a restart"
+
+    def _slots_of(self, revision: Revision) -> int:
+        asked = self._options.workers or revision.config.workers
+        return granted_cpus() if asked == "auto" else int(asked)
 
     def _make_fleet(self, revision: Revision) -> None:
-        asked = self._options.workers or revision.config.workers
-        slots = granted_cpus() if asked == "auto" else int(asked)
+        slots = self._slots_of(revision)
         self._listeners = Listeners(slots)
         self._fleet = Fleet(
             slots,

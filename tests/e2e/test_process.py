@@ -320,6 +320,29 @@ def test_a_port_that_is_taken_at_reload_is_a_problem_of_that_listener_alone(conf
         assert request(busy, "/")[0] == 200
 
 
+def test_what_only_a_restart_changes_is_told_until_it_is_taken_back(config: Path, origin: Origin) -> None:
+    text = config_text(origin)
+    start = text + 'workers: 1\nadmin: {address: "127.0.0.1:0"}\n'
+    config.write_text(start)
+    with Gateway(config, workers=None, admin=None) as gateway:
+        gateway.write(text + 'workers: 2\nadmin: {address: "127.0.0.1:1"}\n')
+        wait_until(lambda: gateway.ask("/config/problems")["problems"])
+        problems = gateway.ask("/config/problems")["problems"]
+        assert [problem["key"] for problem in problems] == ["workers", "admin.address"]
+        assert {problem["severity"] for problem in problems} == {"warning"}
+        assert all("restart" in problem["text"] and problem["text"] in gateway.stderr for problem in problems)
+        assert gateway.revision == 1 and gateway.is_ready() and len(gateway.stats()["workers"]) == 1
+        gateway.write(start)
+        wait_until(lambda: gateway.ask("/config/problems")["problems"] == [])
+
+
+def test_the_command_line_hides_what_the_file_says_about_workers_and_admin(config: Path) -> None:
+    with Gateway(config, workers=1) as gateway:
+        gateway.write(config.read_text() + 'workers: 3\nadmin: {address: "127.0.0.1:1"}\nlimits: {maxHeaderCount: 99}\n')
+        wait_until(lambda: gateway.revision == 2)
+        assert gateway.ask("/config/problems")["problems"] == []
+
+
 def test_a_mounted_config_map_is_followed_through_its_swap(tmp_path: Path, origin: Origin) -> None:
     mount = tmp_path / "mount"
     for version, prefix in (("..v1", "/"), ("..v2", "/two")):

@@ -98,11 +98,16 @@ class Origin:
 class Gateway:
     """`isthmus run` as a child. As a context manager it is ready inside and gone afterwards, its workers too."""
 
-    def __init__(self, config: Path, *, workers: int = 2, args: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, config: Path, *, workers: int | None = 2, admin: str | None = "127.0.0.1:0", args: tuple[str, ...] = ()
+    ) -> None:
+        """workers and admin: None leaves them to the configuration."""
         self.config = config
         self.stdout_path = config.parent / f"{config.name}.stdout"
         self.stderr_path = config.parent / f"{config.name}.stderr"
-        self._command = command("run", "--config", str(config), "--workers", str(workers), "--admin", "127.0.0.1:0", *args)
+        options = {"--config": config, "--workers": workers, "--admin": admin}
+        given = [str(word) for option, value in options.items() if value is not None for word in (option, value)]
+        self._command = command("run", *given, *args)
         self.process: subprocess.Popen[bytes]
         self.admin = ""
         self._pids: set[int] = set()
