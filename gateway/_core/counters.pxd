@@ -22,6 +22,9 @@ cdef enum:                 # low byte of a state word; the rest counts how often
     STATE_USED = 1
     STATE_OTHER = 2        # the overflow series "_other"
 
+cdef enum:
+    WINDOW_MS = 30000      # a longest turn shows for one to two of these: a scrape every 30 s misses none
+
 cdef enum Scalar:          # one word each; names, help and kind stand in counters.SCALARS in the same order
     S_CONNECTIONS_ACCEPTED = 0
     S_CONNECTIONS_CLOSED
@@ -42,7 +45,7 @@ cdef enum Scalar:          # one word each; names, help and kind stand in counte
     S_UPSTREAM_BYTES_OUT
     S_BUGS                       # uncertain invariants that did not hold
     S_LOG_DROPPED                # access-log records lost because the writer could not follow
-    S_LOOP_LAG_US                # gauge: longest turn since the last scrape
+    S_LOOP_LAG_US                # gauge: longest turn of the last 30 to 60 seconds
     S_SWAP_US                    # gauge: what the last snapshot swap cost
     S_REVISION                   # gauge
     S_SNAPSHOT_REFUSED
@@ -113,6 +116,9 @@ cdef class Counters:
     cdef RequestSeries *last   # of the last lookup: most requests are like the one before
     cdef Claims series_claims
     cdef Claims cluster_claims
+    cdef uint64_t turn_us      # longest turn of the loop in the window that is open
+    cdef uint64_t past_turn_us # and in the one before
+    cdef uint64_t window_ms    # monotonic: when the next window opens
 
     # Buffer of at least counters.block_size() writable bytes, zeroed or of this layout. Raises ValueError otherwise.
     @staticmethod
@@ -121,6 +127,14 @@ cdef class Counters:
         self.scalars[scalar] += n
     cdef inline void fault(self, int fault) noexcept nogil:
         self.faults[fault] += 1
+    # A turn of the worker's loop took so long; S_LOOP_LAG_US is the longest of this window and the last.
+    cdef inline void note_turn(self, uint64_t us) noexcept nogil:
+        if us > self.turn_us:
+            self.turn_us = us
+            if us > self.past_turn_us:
+                self.scalars[<int> S_LOOP_LAG_US] = us
+    # Called now and then with the monotonic time.
+    cdef void roll(self, uint64_t now_ms) noexcept nogil
     # The series of this key, claimed on first use; the overflow series when the budget is spent. Never NULL.
     cdef RequestSeries *request(self, uint64_t listener, uint64_t route, uint64_t cluster, uint8_t method, uint16_t code) noexcept nogil
     # The same for a cluster.

@@ -64,7 +64,7 @@ SCALARS = (
     ("upstream_sent_bytes", "counter", "Bytes written to endpoints."),
     ("bugs", "counter", "Internal expectations that did not hold; each is a bug to report."),
     ("access_log_dropped_records", "counter", "Access-log records lost because the writer could not follow."),
-    ("worker_loop_lag_seconds", "worker", "Longest turn of the worker's loop lately."),
+    ("worker_loop_lag_seconds", "worker", "Longest turn of the worker's loop in the last 30 to 60 seconds."),
     ("worker_swap_seconds", "worker", "Time that the last change of configuration took in the worker."),
     ("worker_revision", "worker", "Revision of the configuration that the worker uses."),
     ("snapshots_refused", "counter", "Configurations that a worker refused because they did not verify."),
@@ -226,6 +226,14 @@ cdef class Counters:
                 at = (at + 1) & claims.mask
             claims.slots[at] = i
         self.last = self.series
+
+    cdef void roll(self, uint64_t now_ms) noexcept nogil:
+        if now_ms < self.window_ms:
+            return
+        self.past_turn_us = self.turn_us
+        self.turn_us = 0
+        self.window_ms = now_ms + WINDOW_MS
+        self.scalars[<int> S_LOOP_LAG_US] = self.past_turn_us
 
     cdef RequestSeries *request(self, uint64_t listener, uint64_t route, uint64_t cluster, uint8_t method, uint16_t code) noexcept nogil:
         cdef uint64_t method_code = <uint64_t> method << 16 | code
@@ -425,6 +433,12 @@ cdef class CountersProbe:
         if not 0 <= scalar < SCALARS_N:
             raise IndexError(scalar)
         self.counters.scalars[scalar] = value
+
+    def turn(self, uint64_t us, uint64_t now_ms):
+        """A turn of the loop that ends at this time, and what the gauge says after it."""
+        self.counters.roll(now_ms)
+        self.counters.note_turn(us)
+        return self.counters.scalars[<int> S_LOOP_LAG_US]
 
     def fault(self, int fault):
         if not 0 <= fault < FAULTS:

@@ -5,7 +5,7 @@ from libc.stdlib cimport free, malloc
 
 from gateway._core.acceptor cimport Acceptor
 from gateway._core.balance cimport Candidate
-from gateway._core.counters cimport S_LOG_DROPPED, S_LOOP_LAG_US, S_REVISION, S_SNAPSHOT_REFUSED, S_SWAP_US, Counters
+from gateway._core.counters cimport S_LOG_DROPPED, S_REVISION, S_SNAPSHOT_REFUSED, S_SWAP_US, Counters
 from gateway._core.dial cimport Dial, Dialing
 from gateway._core.doorway cimport Door
 from gateway._core.plane cimport Binding, Plane
@@ -36,17 +36,16 @@ cdef class Engine:
         return self.plane.poller.epfd
 
     def on_ready(self):
-        cdef uint64_t start
-        cdef uint64_t took
-        start = clock_us(CLOCK_MONOTONIC)
+        cdef uint64_t start = clock_us(CLOCK_MONOTONIC)
         self.plane.poller.run()
-        took = clock_us(CLOCK_MONOTONIC) - start
-        if took > self.plane.counters.scalars[<int> S_LOOP_LAG_US]:
-            self.plane.counters.scalars[<int> S_LOOP_LAG_US] = took
+        self.plane.counters.note_turn(clock_us(CLOCK_MONOTONIC) - start)
 
     def on_tick(self):
         cdef Plane plane = self.plane
+        cdef uint64_t start
         plane.poller.refresh()
+        start = plane.poller.now_us
+        plane.counters.roll(plane.poller.now_ms)
         plane.wheel.advance(plane.poller.now_ms)
         if self.leaving:
             self.see_out()
@@ -56,6 +55,7 @@ cdef class Engine:
                 (<Pollable> pollable).cut()
             self.drain_deadline = 0
             plane.poller.settle()
+        plane.counters.note_turn(clock_us(CLOCK_MONOTONIC) - start)
 
     def swap(self, blob, revision):
         cdef Plane plane = self.plane
@@ -94,24 +94,26 @@ cdef class Engine:
             (<Acceptor> acceptor).rebind()
         self.retire_series(binding.snapshot)
         plane.counters.scalars[<int> S_REVISION] = revision
-        plane.counters.scalars[<int> S_SWAP_US] = clock_us(CLOCK_MONOTONIC) - start
+        start = clock_us(CLOCK_MONOTONIC) - start
+        plane.counters.scalars[<int> S_SWAP_US] = start
+        plane.counters.note_turn(start)
 
     cdef void see_out(self) noexcept:
         """Closes the clusters that no snapshot names and nothing uses any more."""
         cdef Cluster cluster
         for id in list(self.leaving):
             cluster = self.clusters[id]
-            if cluster.active == 0 and cluster.series.pending == 0:
+            if not cluster.is_used():
                 cluster.close()
                 self.leaving.discard(id)
                 del self.clusters[id]
 
     cdef void retire_series(self, Snapshot snapshot) noexcept:
-        """Series of names that the snapshot has no more go away."""
+        """Series of names that the snapshot has no more go away; not those of clusters that are still used."""
         cdef uint32_t i
         cdef uint32_t n = 0
         cdef uint64_t *ids = <uint64_t *> malloc(
-            (<size_t> snapshot.listeners_n + snapshot.routes_n + snapshot.clusters_n + 1) * sizeof(uint64_t))
+            (<size_t> snapshot.listeners_n + snapshot.routes_n + snapshot.clusters_n + <size_t> len(self.leaving) + 1) * sizeof(uint64_t))
         if ids == NULL:
             # they stay until the next swap
             return
@@ -124,6 +126,11 @@ cdef class Engine:
         for i in range(snapshot.clusters_n):
             ids[n] = id64(snapshot.clusters[i].id_lo, snapshot.clusters[i].id_hi)
             n += 1
+        for gone in self.leaving:
+            # Nothing shows in the gauges of one whose exchanges all pause before they try again.
+            if (<Cluster> self.clusters[gone]).is_used():
+                ids[n] = gone
+                n += 1
         self.plane.counters.retire(ids, n)
         free(ids)
 

@@ -79,7 +79,7 @@ cdef class Exchange(Flow):
     cdef Timer timer
     cdef uint64_t request_deadline
     cdef uint64_t attempt_deadline
-    cdef uint64_t retry_at
+    cdef uint64_t retry_at         # end of a pause; while it is set the exchange counts in cluster.pausing
     cdef uint64_t active_ms        # last sign of life
     # where it stands
     cdef uint8_t phase
@@ -117,6 +117,7 @@ cdef class Exchange(Flow):
     cdef bint may_retry(self, int loss, uint16_t status) noexcept
     cdef void retry(self, int loss) noexcept
     cdef void end_attempt(self, bint good, bint counts) noexcept
+    cdef void end_pause(self) noexcept
     cdef void drop_upstream(self) noexcept
     cdef void arm(self) noexcept
     cdef void log(self) noexcept

@@ -190,6 +190,7 @@ cdef class Exchange(Flow):
         facts.trusted_hops = snapshot.listeners[self.decision.listener].trusted_hops
         facts.secure = self.secure
         facts.keeps_certificate = self.certificate is not None
+        facts.port = self.port_number
         facts.random_hi = self.plane.next_random()
         facts.random_lo = self.plane.next_random()
         outcome = forward_request(self.request, &facts, &answer_here)
@@ -539,7 +540,10 @@ cdef class Exchange(Flow):
 
     cdef bint may_retry(self, int loss, uint16_t status) noexcept:
         """THE decision whether another attempt is made (RFC 9110 §9.2.2; checklist item 40)."""
-        if self.responded or self.downstream is None or not self.replayable or self.request.flags & HEAD_UPGRADE and loss != LOSS_CONNECT and loss != LOSS_TLS:
+        if self.responded or self.downstream is None or not self.replayable:
+            return False
+        if self.request.flags & HEAD_UPGRADE and not is_unsent(loss):
+            # What an origin did with an Upgrade that it has seen cannot be taken back.
             return False
         if self.request_deadline and self.plane.poller.now_ms >= self.request_deadline:
             return False
@@ -563,7 +567,7 @@ cdef class Exchange(Flow):
         cdef uint64_t pause
         if loss == 0 or self.may_retry(loss, 0):
             self.cluster.series.retries += 1
-            if not self.retried and loss != LOSS_CONNECT and loss != LOSS_CONNECT_TIMEOUT and loss != LOSS_TLS and loss != LOSS_UNSENT and loss != LOSS_STALE:
+            if not self.retried and not is_unsent(loss) and loss != LOSS_STALE:
                 self.retried = True
                 self.cluster.retrying += 1
             self.pause_request()
@@ -574,6 +578,7 @@ cdef class Exchange(Flow):
                 pause += self.plane.next_random() % (pause // 2 + 1)
             if pause:
                 self.retry_at = self.plane.poller.now_ms + pause
+                self.cluster.pausing += 1
                 self.phase = PHASE_PICK
                 self.arm()
             else:
@@ -626,7 +631,7 @@ cdef class Exchange(Flow):
             self.retry(LOSS_TIMEOUT)
             return
         if self.retry_at and now >= self.retry_at:
-            self.retry_at = 0
+            self.end_pause()
             self.run(PHASE_PICK)
             return
         if self.limits != NULL and self.limits.stream_idle_timeout and now >= self.active_ms + self.limits.stream_idle_timeout:
@@ -638,6 +643,11 @@ cdef class Exchange(Flow):
                 self.reply(504, FLAG_SI, b"stream_idle")
             return
         self.arm()
+
+    cdef void end_pause(self) noexcept:
+        if self.retry_at:
+            self.retry_at = 0
+            self.cluster.pausing -= 1
 
     # ---- the end -------------------------------------------------------------------------------------------------------
 
@@ -729,6 +739,7 @@ cdef class Exchange(Flow):
         self.over = True
         self.phase = PHASE_LOG
         self.plane.wheel.disarm(&self.timer)
+        self.end_pause()
         if self.retried:
             self.retried = False
             self.cluster.retrying -= 1
@@ -763,6 +774,7 @@ cdef class Exchange(Flow):
             facts.attempts = self.attempts
             facts.status = status
             facts.protocol = self.request.version
+            facts.secure = self.secure
             if self.client.n:
                 facts.client = self.request.borrow(self.client)
             else:
@@ -810,7 +822,7 @@ cdef class Exchange(Flow):
         self.bytes_in = self.bytes_out = 0
         self.flags = self.attempts = self.connects = self.stale = 0
         self.upstream_us = 0
-        self.request_deadline = self.attempt_deadline = self.retry_at = 0
+        self.request_deadline = self.attempt_deadline = 0
         self.request_done = self.request_paused = self.upstream_done = self.wants_new = False
         self.responded = self.replayable = self.tunnel = self.leased = False
         out_clear(&self.replay)
@@ -827,6 +839,11 @@ cdef class Exchange(Flow):
 cdef bint is_good(uint16_t status) noexcept nogil:
     """Whether an answer speaks for its endpoint: an application's own 500 says nothing about the endpoint's health."""
     return not 502 <= status <= 504
+
+
+cdef bint is_unsent(int loss) noexcept nogil:
+    """Whether the attempt came to nothing before any byte of the request was written."""
+    return loss == LOSS_CONNECT or loss == LOSS_CONNECT_TIMEOUT or loss == LOSS_TLS or loss == LOSS_UNSENT
 
 
 cdef bint is_idempotent(uint8_t method) noexcept nogil:

@@ -14,6 +14,7 @@ cdef struct ForwardFacts:
     Span node              # our pseudonym
     uint32_t trusted_hops  # proxies in front that may be believed
     bint secure            # the client's side is TLS
+    uint32_t port          # that the client is connected to; 0: not known
     uint64_t random_hi     # for a request id, should one be needed
     uint64_t random_lo
     Ref client             # out: the client's address as believed, in the head's store

@@ -54,14 +54,25 @@ cdef uint32_t count_loops(HeaderBlock head, Span node) noexcept nogil:
     return loops
 
 
+cdef uint32_t put_digits(uint8_t *ten, uint32_t value) noexcept nogil:
+    """The number in decimal, in the last of ten bytes; how many."""
+    cdef uint32_t n = 10
+    while True:
+        n -= 1
+        ten[n] = <uint8_t> (48 + value % 10)
+        value //= 10
+        if value == 0:
+            return 10 - n
+
+
 cdef int step_max_forwards(HeaderBlock head, bint *answer_here) noexcept nogil:
     """RFC 9110 §7.6.2, for OPTIONS (TRACE is refused before)."""
     cdef Field *field = head.find(T_MAX_FORWARDS)
     cdef Span value
     cdef uint32_t left = 0
     cdef size_t i
-    cdef uint8_t digits[12]
-    cdef size_t n = 12
+    cdef uint8_t digits[10]
+    cdef size_t n
     if field == NULL:
         return 0
     value = head.borrow_value(field)
@@ -74,14 +85,8 @@ cdef int step_max_forwards(HeaderBlock head, bint *answer_here) noexcept nogil:
     if left == 0:
         answer_here[0] = True
         return 0
-    left -= 1
-    while True:
-        n -= 1
-        digits[n] = <uint8_t> (48 + left % 10)
-        left //= 10
-        if left == 0:
-            break
-    return head.set(T_MAX_FORWARDS, <const uint8_t *> b"max-forwards", 12, digits + n, 12 - n)
+    n = put_digits(digits, left - 1)
+    return head.set(T_MAX_FORWARDS, <const uint8_t *> b"max-forwards", 12, digits + sizeof(digits) - n, n)
 
 
 cdef uint32_t collect_hops(HeaderBlock head, Ref *hops) noexcept nogil:
@@ -135,6 +140,7 @@ cdef int forward_addresses(HeaderBlock head, ForwardFacts *facts) noexcept nogil
     cdef Span span
     cdef bint believe = facts.trusted_hops > 0
     cdef const char *scheme
+    cdef uint8_t port[10]
     if believe:
         n = collect_hops(head, hops)
     # n trusted proxies in front each wrote down their own client: the last trusted_hops entries are theirs, earlier ones are hearsay.
@@ -181,6 +187,11 @@ cdef int forward_addresses(HeaderBlock head, ForwardFacts *facts) noexcept nogil
         scheme = b"https" if facts.secure else b"http"
         if add(head, T_X_FORWARDED_PROTO, b"x-forwarded-proto", 17, <const uint8_t *> scheme, 5 if facts.secure else 4) < 0:
             return -1
+        # Scheme and port are said by one hop together: a proxy in front that tells how it was spoken to knows where as well.
+        if facts.port and head.find(T_X_FORWARDED_PORT) == NULL:
+            n = put_digits(port, facts.port)
+            if add(head, T_X_FORWARDED_PORT, b"x-forwarded-port", 16, port + sizeof(port) - n, n) < 0:
+                return -1
     if head.authority.n and head.find(T_X_FORWARDED_HOST) == NULL:
         if head.reserve(16 + head.authority.n) < 0:
             return -1

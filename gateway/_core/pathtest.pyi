@@ -119,6 +119,7 @@ def forward(
     node: bytes = b"isthmus",
     trusted_hops: int = 0,
     secure: bool = False,
+    port: int = 0,
     random_hi: int = 0,
     random_lo: int = 0,
 ) -> dict[str, Any]:

@@ -458,7 +458,7 @@ cdef Span span_of(bytes text) noexcept:
 
 
 def forward(bytes head, *, bytes client=b"192.0.2.9", bytes node=b"isthmus", uint32_t trusted_hops=0,
-            bint secure=False, uint64_t random_hi=0, uint64_t random_lo=0):
+            bint secure=False, uint32_t port=0, uint64_t random_hi=0, uint64_t random_lo=0):
     cdef HeaderBlock block = HeaderBlock.new()
     cdef HeadParser parser = HeadParser(0, 0, 0, 0, 0)
     cdef HeadLimits limits
@@ -481,6 +481,7 @@ def forward(bytes head, *, bytes client=b"192.0.2.9", bytes node=b"isthmus", uin
     facts.node = span_of(node)
     facts.trusted_hops = trusted_hops
     facts.secure = secure
+    facts.port = port
     facts.random_hi = random_hi
     facts.random_lo = random_lo
     outcome = forward_request(block, &facts, &answer_here)

@@ -62,6 +62,7 @@ cdef class Cluster:
     cdef ClusterSeries *series
     cdef uint32_t active   # attempts in flight
     cdef uint32_t retrying # of them, retries: the retry budget
+    cdef uint32_t pausing  # exchanges that will try again after a pause
 
     cdef inline Span borrow_name(self) noexcept:
         cdef Span span
@@ -96,4 +97,6 @@ cdef class Cluster:
     # A dial came to nothing: the first waiting flow is told.
     cdef void on_dial_failed(self, Endpoint endpoint, int loss) noexcept
     cdef void on_outcome(self, Endpoint endpoint, bint good) noexcept
+    # Whether any exchange is on it, or will be.
+    cdef bint is_used(self) noexcept
     cdef void close(self) noexcept

@@ -332,6 +332,9 @@ cdef class Cluster:
         elif self.balancer.on_failure(endpoint.index, self.plane.poller.now_ms):
             self.series.ejections += 1
 
+    cdef bint is_used(self) noexcept:
+        return self.active or self.pausing or self.series.pending
+
     cdef void close(self) noexcept:
         cdef Endpoint endpoint
         cdef list endpoints = self.endpoints

@@ -15,6 +15,7 @@ cdef struct RecordFacts:   # spans are borrowed for the call
     uint32_t attempts
     uint16_t status        # 0 when no response was sent, or there is none by nature
     uint8_t protocol       # 10, 11, 20, or a Carried
+    bint secure            # the client's connection is TLS: the scheme, whatever the request claims
     Span listener
     Span route             # empty when there was none
     Span cluster
@@ -25,7 +26,6 @@ cdef struct RecordFacts:   # spans are borrowed for the call
 
 cdef struct RecordHead:    # what a record takes from the request's head, cut to its bounds
     Span method
-    Span scheme
     Span host
     Span path
     Span query

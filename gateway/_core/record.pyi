@@ -6,7 +6,6 @@ class RecordProbe:
         self,
         *,
         method: bytes = b"",
-        scheme: bytes = b"",
         authority: bytes = b"",
         target: bytes = b"",
         path: bytes = b"",
@@ -33,6 +32,7 @@ class RecordProbe:
         client: bytes = b"",
         request_id: bytes = b"",
         detail: bytes = b"",
+        secure: bool = False,
         times: int = 1,
     ) -> int: ...
     def take(self) -> bytes: ...

@@ -219,7 +219,6 @@ cdef inline Span cut_field(HeaderBlock head, uint8_t token) noexcept nogil:
 
 cdef inline void read_head(RecordHead *out, HeaderBlock head) noexcept nogil:
     out.method = cut_ref(head, head.method_text, SHORT)
-    out.scheme = cut_ref(head, head.scheme, SHORT)
     out.host = cut_ref(head, head.authority, SHORT)
     # A head that did not pass has no path that was matched; what was asked for is what helps then.
     out.path = cut_ref(head, head.path if head.path.n else head.target, LONG)
@@ -313,7 +312,7 @@ cdef class LogBuffer:
         cut_facts.client = cut(facts.client, SHORT)
         cut_facts.request_id = cut(facts.request_id, SHORT)
         cut_facts.detail = cut(facts.detail, SHORT)
-        n = (head.method.n + head.scheme.n + head.host.n + head.path.n + head.query.n + head.user_agent.n + head.referer.n
+        n = (head.method.n + head.host.n + head.path.n + head.query.n + head.user_agent.n + head.referer.n
              + cut_facts.listener.n + cut_facts.route.n + cut_facts.cluster.n + cut_facts.upstream.n + cut_facts.client.n
              + cut_facts.request_id.n + cut_facts.detail.n)
         if self.reserve(n * ESCAPED + FIXED) != 0:
@@ -371,7 +370,11 @@ cdef class LogBuffer:
         o = put_ms(put(o, b'Z","duration_ms":', 17), facts.duration_us)
         o = put_ms(put(o, b',"upstream_ms":', 15), facts.upstream_us)
         o = put_member(o, b',"method":"', 11, head.method)
-        o = put_member(o, b',"scheme":"', 11, head.scheme)
+        o = put(o, b',"scheme":"', 11)
+        if facts.protocol != CARRIED_TCP and facts.protocol != CARRIED_TLS:
+            o = put(o, b'https', 5) if facts.secure else put(o, b'http', 4)
+        o[0] = 0x22
+        o += 1
         o = put_member(o, b',"host":"', 9, head.host)
         o = put_member(o, b',"path":"', 9, head.path)
         o = put_member(o, b',"query":"', 10, head.query)
@@ -460,14 +463,13 @@ cdef class RecordProbe:
         self.log.seed = seed
         self.head = HeaderBlock.new()
 
-    def head_of(self, *, bytes method=b"", bytes scheme=b"", bytes authority=b"", bytes target=b"", bytes path=b"", bytes query=b"",
+    def head_of(self, *, bytes method=b"", bytes authority=b"", bytes target=b"", bytes path=b"", bytes query=b"",
                 bytes user_agent=None, bytes referer=None):
         """The request head of the records from now on."""
         cdef HeaderBlock head = self.head
         cdef int failed = 0
         head.clear()
         head.method_text = head.keep(<const uint8_t *> method, <size_t> len(method))
-        head.scheme = head.keep(<const uint8_t *> scheme, <size_t> len(scheme))
         head.authority = head.keep(<const uint8_t *> authority, <size_t> len(authority))
         head.target = head.keep(<const uint8_t *> target, <size_t> len(target))
         head.path = head.keep(<const uint8_t *> path, <size_t> len(path))
@@ -481,7 +483,7 @@ cdef class RecordProbe:
 
     def write(self, *, uint64_t wall_us=0, uint64_t duration_us=0, uint64_t upstream_us=0, uint64_t bytes_in=0, uint64_t bytes_out=0,
               uint32_t flags=0, uint32_t attempts=0, uint16_t status=200, uint8_t protocol=11, bytes listener=b"", bytes route=b"",
-              bytes cluster=b"", bytes upstream=b"", bytes client=b"", bytes request_id=b"", bytes detail=b"", int times=1):
+              bytes cluster=b"", bytes upstream=b"", bytes client=b"", bytes request_id=b"", bytes detail=b"", bint secure=False, int times=1):
         cdef RecordFacts facts
         cdef int _
         cdef int result = 0
@@ -494,6 +496,7 @@ cdef class RecordProbe:
         facts.attempts = attempts
         facts.status = status
         facts.protocol = protocol
+        facts.secure = secure
         facts.listener = span_of(listener)
         facts.route = span_of(route)
         facts.cluster = span_of(cluster)

@@ -311,3 +311,23 @@ def test_a_zeroed_block_is_another_block(block):
     block[:] = bytes(len(block))
     CountersProbe(block)
     assert read(block)[0] != first
+
+
+def test_a_long_turn_is_shown_for_a_while_and_then_forgotten(block):
+    probe = CountersProbe(block)
+    second = 1000
+    probe.turn(0, 100 * second)
+    assert probe.turn(4000, 101 * second) == 4000
+    # Any scrape of the next half minute finds it, whatever comes after it.
+    assert {probe.turn(10, 101 * second + ms) for ms in range(0, 30 * second, 20)} == {4000}
+    assert probe.turn(9000, 131 * second) == 9000
+    shown = [probe.turn(20, 131 * second + ms) for ms in range(0, 90 * second, 20)]
+    assert shown[:1500] == [9000] * 1500 and shown[-1] == 20
+    assert sorted(shown, reverse=True) == shown
+
+
+def test_a_turn_longer_than_a_while_is_shown_too(block):
+    probe = CountersProbe(block)
+    probe.turn(1, 1_000)
+    assert probe.turn(120_000_000, 121_000) == 120_000_000
+    assert probe.turn(1, 121_020) == 120_000_000

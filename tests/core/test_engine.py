@@ -4,16 +4,19 @@ import gc
 import json
 import os
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from desk import OK, PATIENCE, Desk, blob_of, cluster_id, config, desk, get
 
 from gateway._core import counters
 from gateway._core.engine import Engine
 from gateway.control.compile import name_id
-from gateway.model import Listener
+from gateway.model import Config, Duration, Listener
+from gateway.model.route import Retry
 
 
 def answered(at: Desk, client: socket.socket, server: socket.socket, path: str) -> None:
@@ -247,6 +250,74 @@ def test_a_cluster_with_nothing_in_flight_leaves_at_the_next_tick() -> None:
         at.engine.on_tick()
         assert at.cluster("a") is None
         assert at.receive(server) == b""
+
+
+def with_retries(backoff: str) -> Config:
+    """Cluster "a" behind a rule that tries a 503 again after a pause."""
+    wanted = config("a")
+    (route,) = wanted.routes
+    (rule,) = route.rules
+    retry = Retry(attempts=3, codes=(503,), backoff=Duration.parse(backoff))
+    route = msgspec.structs.replace(route, rules=(msgspec.structs.replace(rule, retry=retry),))
+    return msgspec.structs.replace(wanted, routes=(route,))
+
+
+def test_a_cluster_stays_while_a_request_pauses_before_it_tries_again() -> None:
+    at = Desk(blob_of(with_retries("30ms")))
+    web, origin = at.listen(), at.listening()
+    at.set_endpoints("a", origin)
+    client = at.connect(web, get("/again"))
+    server = at.accept(origin)
+    at.head(server)
+    server.send(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+    at.until(lambda: (row := at.cluster("a")) is not None and row["active"] == 0)
+    # Nothing is in flight on it now, and nothing waits for a connection; its series must stay its own all the same.
+    for revision, name in ((2, "b"), (3, "c")):
+        at.engine.swap(blob_of(config(name), revision), revision)
+        at.engine.on_tick()
+        assert at.cluster("a") is not None and series(at, "a") is not None
+    server = at.accept(origin)
+    assert at.head(server).startswith(b"GET /again ")
+    server.send(OK)
+    at.receive(client, b"\r\n\r\nok")
+    at.until(lambda: at.cluster("a") is None)
+    at.engine.swap(blob_of(config("c"), 4), 4)
+    assert series(at, "a") is None
+    at.close()
+
+
+def test_a_client_that_leaves_in_the_pause_frees_the_cluster() -> None:
+    at = Desk(blob_of(with_retries("10s")))
+    web, origin = at.listen(), at.listening()
+    at.set_endpoints("a", origin)
+    client = at.connect(web, get())
+    server = at.accept(origin)
+    at.head(server)
+    server.send(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+    at.until(lambda: (row := at.cluster("a")) is not None and row["active"] == 0)
+    at.engine.swap(blob_of(config("b"), 2), 2)
+    at.engine.on_tick()
+    assert at.cluster("a") is not None
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    at.until(lambda: at.cluster("a") is None)
+    at.close()
+
+
+def test_an_upgrade_that_waits_for_an_endpoint_that_goes_tries_another() -> None:
+    at = Desk(blob_of(config("a", max_connections=1)))
+    web, one, two = at.listen(), at.listening(), at.listening()
+    at.set_endpoints("a", one)
+    at.connect(web, get("/first"))
+    at.head(at.accept(one))
+    upgrade = at.connect(web, get("/second", "Connection: Upgrade", "Upgrade: echo"))
+    at.until(lambda: endpoints_of(at, "a")[0]["waiting"] == 1)
+    at.set_endpoints("a", two)
+    server = at.accept(two)
+    assert at.head(server).startswith(b"GET /second HTTP/1.1\r\n")
+    server.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nhello")
+    assert at.receive(upgrade, b"hello").startswith(b"HTTP/1.1 101 ")
+    at.close()
 
 
 def test_a_cluster_that_comes_back_in_time_never_left() -> None:
@@ -499,6 +570,18 @@ def test_drain_ends_at_its_deadline() -> None:
         assert at.engine.connections == 0
         assert at.receive(busy) == at.receive(half) == at.receive(server) == b""
         assert len(at.engine.take_log().splitlines()) == 2, "every exchange ends in the log, exactly once"
+
+
+def test_the_scheme_of_a_record_is_that_of_the_connection() -> None:
+    with desk("a", log_format="json") as at:
+        web, origin = at.listen(), at.listening()
+        at.set_endpoints("a", origin)
+        client, server = exchange(at, web, origin)
+        client.send(b"GET https://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        at.head(server)
+        server.send(OK)
+        at.receive(client, b"\r\n\r\nok")
+        assert [json.loads(line)["scheme"] for line in at.engine.take_log().splitlines()] == ["http", "http"]
 
 
 def descriptors() -> set[str]:

@@ -104,6 +104,23 @@ def test_proto_and_host_are_those_of_the_connection() -> None:
     assert values(through(), b"x-forwarded-proto") == [b"http"]
 
 
+def test_the_port_is_the_one_that_the_client_is_connected_to() -> None:
+    assert values(through(port=8080), b"x-forwarded-port") == [b"8080"]
+    assert values(through(port=443, secure=True), b"x-forwarded-port") == [b"443"]
+    assert values(through(("X-Forwarded-Port", "1")), b"x-forwarded-port") == [], "not known"
+    for port in (1, 65535):
+        assert values(through(("X-Forwarded-Port", "99"), port=port), b"x-forwarded-port") == [str(port).encode()]
+
+
+def test_a_trusted_hop_tells_scheme_and_port_together() -> None:
+    seen = through(("X-Forwarded-Proto", "https"), port=8080, trusted_hops=1)
+    assert values(seen, b"x-forwarded-port") == [], "https on 8080 is what nobody asked for"
+    seen = through(("X-Forwarded-Proto", "https"), ("X-Forwarded-Port", "8443"), port=8080, trusted_hops=1)
+    assert values(seen, b"x-forwarded-port") == [b"8443"]
+    seen = through(port=8080, trusted_hops=1)
+    assert (values(seen, b"x-forwarded-proto"), values(seen, b"x-forwarded-port")) == ([b"http"], [b"8080"])
+
+
 SPOOFED: Fields = (
     ("X-Forwarded-Proto", "https"),
     ("X-Forwarded-Host", "evil.test"),

@@ -17,7 +17,6 @@ KEYS = [
 WALL = 1787315696_123456  # 2026-08-21T12:34:56.123456Z
 HEAD = {
     "method": b"GET",
-    "scheme": b"http",
     "authority": b"shop.example.com:8080",
     "path": b"/api/items",
     "query": b"v=2&w=3",
@@ -165,7 +164,7 @@ def test_any_byte_at_any_place_of_a_word_survives_json(position):
 
 
 @pytest.mark.parametrize("format", ["json", "text"])
-@pytest.mark.parametrize("field", ["method", "scheme", "authority", "path", "query", "user_agent", "referer"])
+@pytest.mark.parametrize("field", ["method", "authority", "path", "query", "user_agent", "referer"])
 def test_no_byte_of_a_peer_can_end_the_line_or_reach_a_terminal(format, field):
     evil = bytes(range(256)) + b'\r\n{"time":"forged"}\r\n\x1b[2J\x1b]0;owned\x07\x9b31m'
     row = line(format, head={**HEAD, field: evil})
@@ -180,11 +179,17 @@ def test_names_and_addresses_are_escaped_too(field):
     assert all(0x20 <= c < 0x7F for c in line("text", **{field: evil}))
 
 
+def test_the_scheme_is_that_of_the_connection():
+    assert record()["scheme"] == "http"
+    assert record(secure=True)["scheme"] == "https"
+    assert [record(protocol=carried)["scheme"] for carried in (1, 2)] == ["", ""]
+
+
 def test_long_fields_are_cut():
     head = {key: b"x" * 60000 for key in HEAD}
     row = json.loads(line(head=head, client=b"y" * 5000, detail=b"z" * 5000))
     assert len(row["path"]) == len(row["query"]) == 1024
-    assert {len(row[key]) for key in ("method", "scheme", "host", "user_agent", "referer", "client", "detail")} == {256}
+    assert {len(row[key]) for key in ("method", "host", "user_agent", "referer", "client", "detail")} == {256}
     worst = line(head={key: b"\xff" * 60000 for key in HEAD}, **{key: b"\xff" * 999 for key in ("listener", "route", "cluster")})
     assert len(worst) < 6 * (2 * 1024 + 12 * 256) + 1024
 

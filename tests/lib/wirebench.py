@@ -283,6 +283,7 @@ def forwarded(start: str, *fields: str, body: str | bytes = b"", after: Sequence
     added: dict[str, str | None] = {
         "x_forwarded_for": "127.0.0.1",
         "x_forwarded_proto": "http",
+        "x_forwarded_port": "8080",
         "x_forwarded_host": host or None,
         "x_request_id": ID,
         "via": "1.1 isthmus",

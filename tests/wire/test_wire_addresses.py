@@ -26,6 +26,7 @@ routes:
 clusters:
   - {name: site, endpoints: ["127.0.0.1:1"]}
 """
+PORTS = {"web": "8080", "one": "8081", "two": "8082", "proxied": "8083", "six": "8084", "dual": "8085"}
 HOSTS = {"[::1]:8084": "::1", "[::]:8085": "::"}
 GET = "GET / HTTP/1.1\r\nHost: a.test\r\n"
 PLAIN = ("GET / HTTP/1.1", "host: a.test")
@@ -52,7 +53,7 @@ def test_x_forwarded_for_is_believed_as_far_as_it_is_trusted(
     client = connect(listener)
     client.send(GET + "".join(f"X-Forwarded-For: {value}\r\n" for value in given) + "\r\n")
     origin = site.accept()
-    assert origin.request() == forwarded(*PLAIN, x_forwarded_for=sent)
+    assert origin.request() == forwarded(*PLAIN, x_forwarded_for=sent, x_forwarded_port=PORTS[listener])
     origin.ok()
     assert client.answer().status == 200
     assert gateway.log()[0]["client"] == sent.split(", ")[0]
@@ -69,6 +70,8 @@ def test_a_trusted_hop_speaks_for_its_client(connect: Connect, site: Origin) -> 
     for line in said:
         assert head.count(line.encode()) == 1
     assert b"x-forwarded-proto: http" not in head and b"x-forwarded-host: a.test" not in head
+    # It did not say on which port it was asked; ours has nothing to do with https.
+    assert not [line for line in head if line.startswith(b"x-forwarded-port")]
     origin.ok()
     assert client.answer().status == 200
 
@@ -129,7 +132,7 @@ def test_the_proxy_protocol_names_the_client(connect: Connect, site: Origin, gat
         client = connect("proxied")
         client.send(header + GET.encode() + b"\r\n", cut=cut)
         origin = site.accept()
-        assert origin.request() == forwarded(*PLAIN, x_forwarded_for=sent)
+        assert origin.request() == forwarded(*PLAIN, x_forwarded_for=sent, x_forwarded_port=PORTS["proxied"])
         origin.ok()
         assert client.answer().status == 200
         client.kept()
@@ -185,7 +188,7 @@ def test_ipv6_and_dual_stack(connect: Connect, site: Origin) -> None:
         client = connect(listener, address=address)
         client.send(GET + "\r\n")
         origin = site.accept()
-        assert origin.request() == forwarded(*PLAIN, x_forwarded_for=sent)
+        assert origin.request() == forwarded(*PLAIN, x_forwarded_for=sent, x_forwarded_port=PORTS[listener])
         origin.ok()
         assert client.answer().body == b"ok"
         origin.close()

@@ -214,7 +214,7 @@ def test_routes_stay_on_their_listeners(connect: Connect, gateway: Gateway, site
     client = connect("inside")
     ask(client, "/exact")
     origin = second.accept()
-    assert origin.request() == forwarded("GET /exact HTTP/1.1", "host: app.test")
+    assert origin.request() == forwarded("GET /exact HTTP/1.1", "host: app.test", x_forwarded_port="8081")
     origin.ok()
     assert client.answer().status == 200
     site.untouched()
