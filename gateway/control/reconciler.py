@@ -209,6 +209,9 @@ class Reconciler:
         """Looks at the sources and applies what changed. False when they cannot be used; the last good revision then stays."""
         async with self._lock:
             start = time.monotonic()
+            if why == "time":
+                # The same files come to something else now.
+                self._last = None
             try:
                 load = await asyncio.get_running_loop().run_in_executor(self._thread, self._look_quietly)
             except Exception as error:
