@@ -8,6 +8,7 @@ from gateway._core.plane cimport Plane
 from gateway._core.seam cimport Pollable
 from gateway._core.snapshot cimport LimitsRec, PortRec
 from gateway._core.timers cimport Timer
+from gateway._core.tls cimport Tls
 from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef struct Address:       # of a client
@@ -30,6 +31,9 @@ cdef class Acceptor(Pollable):
     cdef void stop(self) noexcept
     cdef void enter(self) noexcept         # a connection begins
     cdef void leave(self) noexcept         # and is closed
+    # The client of old turns out to speak HTTP/2: its descriptor and tls are handed on, p[0:n] came in already.
+    cdef void speak_h2(self, Pollable old, Tls *tls, const Address *address, bytes certificate, uint64_t promised, const uint8_t *p,
+                       size_t n) noexcept
     cdef void welcome(self, int fd) noexcept   # makes a connection of an accepted descriptor, which it owns from now on
     # Of the port's first listener: before the host is known there is no other. Of any, when the snapshot has the port no more.
     cdef const LimitsRec *limits(self) noexcept

@@ -88,6 +88,10 @@ cdef class Acceptor(Pollable):
     cdef void welcome(self, int fd) noexcept:
         close(fd)
 
+    cdef void speak_h2(self, Pollable old, Tls *tls, const Address *address, bytes certificate, uint64_t promised, const uint8_t *p,
+                       size_t n) noexcept:
+        pass
+
     cdef void enter(self) noexcept:
         self.open += 1
         self.plane.downstreams += 1

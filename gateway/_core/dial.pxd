@@ -37,4 +37,5 @@ cdef class Dial(Pollable):
     cdef void on_connected(self, uint32_t events) noexcept
     cdef void shake_hands(self, uint32_t events) noexcept
     cdef void hand_on(self, uint32_t events) noexcept
+    cdef bint speaks_h2(self) noexcept
     cdef void lost(self, int loss) noexcept

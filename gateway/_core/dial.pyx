@@ -4,8 +4,9 @@ from cpython.ref cimport PyObject
 from libc.errno cimport EINPROGRESS, errno
 
 from gateway._core.counters cimport S_TLS_CLIENT_FAILURES, S_TLS_CLIENT_HANDSHAKES
+from gateway._core.h2_upstream cimport H2Upstream
 from gateway._core.plane cimport Plane
-from gateway._core.pool cimport Cluster, Endpoint
+from gateway._core.pool cimport PROTOCOL_HTTP2, Cluster, Endpoint
 from gateway._core.seam cimport LOSS_CONNECT, LOSS_CONNECT_TIMEOUT, LOSS_TLS, LOSS_UNSENT, Dialer, Pollable
 from gateway._core.sys cimport (
     AF_UNIX,
@@ -32,13 +33,15 @@ from gateway._core.tls cimport (
     SHAKE_FAILED,
     SHAKE_WAIT,
     ClientTLS,
+    Tls,
     tls_certificate,
     tls_close,
     tls_connect,
     tls_handshake,
+    tls_protocol,
     tls_why,
 )
-from gateway._core.types cimport uint32_t
+from gateway._core.types cimport uint8_t, uint32_t
 from gateway._core.upstream cimport H1Upstream
 
 
@@ -146,15 +149,30 @@ cdef class Dial(Pollable):
         self.hand_on(events)
 
     cdef void hand_on(self, uint32_t events) noexcept:
-        cdef H1Upstream upstream = H1Upstream.new(self.plane, self.cluster, self.endpoint)
+        """HTTP/2 when the cluster says so, or ALPN does."""
+        cdef H1Upstream upstream
+        cdef H2Upstream mux
+        cdef Tls *tls = self.tls
+        cdef bint is_h2 = self.cluster.protocol == PROTOCOL_HTTP2 or tls != NULL and self.speaks_h2()
         self.plane.wheel.disarm(&self.timer)
         self.state = DIAL_CLOSED
         self.endpoint.dialing -= 1
         self.cluster.series.connects += 1
-        upstream.tls = self.tls
-        upstream.client = self.client
         self.tls = NULL
+        if is_h2:
+            mux = H2Upstream.new(self.plane, self.cluster, self.endpoint)
+            mux.tls = tls
+            mux.client = self.client
+            mux.take_over(self, events)
+            return
+        upstream = H1Upstream.new(self.plane, self.cluster, self.endpoint)
+        upstream.tls = tls
+        upstream.client = self.client
         upstream.take_over(self, events)
+
+    cdef bint speaks_h2(self) noexcept:
+        cdef const uint8_t *p = NULL
+        return tls_protocol(self.tls, &p) == 2 and p[0] == 104 and p[1] == 50
 
     cdef void lost(self, int loss) noexcept:
         if self.state == DIAL_CLOSED:

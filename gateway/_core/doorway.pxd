@@ -48,6 +48,7 @@ cdef class Doorway(Pollable):
     cdef void choose(self, const uint8_t *name, size_t n) noexcept
     cdef void shake_hands(self) noexcept
     cdef void hand_on(self) noexcept
+    cdef bint speaks_h2(self) noexcept
     cdef void carry(self, uint32_t listener, const uint8_t *name, size_t n) noexcept
     cdef void refuse(self, int alert) noexcept
     cdef void end_with(self, const uint8_t *p, size_t n) noexcept

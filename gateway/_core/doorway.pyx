@@ -3,7 +3,7 @@
 from cpython.ref cimport PyObject
 from libc.string cimport memset, strlen
 
-from gateway._core.acceptor cimport Acceptor, learn_address
+from gateway._core.acceptor cimport Acceptor, Address, learn_address
 from gateway._core.buf cimport OutQueue, in_append, in_clear, in_consume, out_clear
 from gateway._core.client_hello cimport (
     ALERT_BYTES,
@@ -26,6 +26,7 @@ from gateway._core.counters cimport (
 )
 from gateway._core.downstream cimport H1Downstream
 from gateway._core.faults cimport F_PROXY_HEADER, F_TLS_NOT
+from gateway._core.h2_downstream cimport H2Downstream
 from gateway._core.plane cimport SCRATCH, Plane
 from gateway._core.proxy_protocol cimport ProxyHeader, parse_proxy_header
 from gateway._core.router cimport find_listener
@@ -37,17 +38,19 @@ from gateway._core.tls cimport (
     IO_AGAIN,
     SHAKE_FAILED,
     SHAKE_WAIT,
+    Tls,
     tls_accept,
     tls_certificate,
     tls_close,
     tls_feed,
     tls_handshake,
     tls_is_resumed,
+    tls_protocol,
     transport_recv,
     transport_send,
 )
 from gateway._core.tunnel cimport RawDownstream
-from gateway._core.types cimport uint8_t, uint32_t
+from gateway._core.types cimport uint8_t, uint32_t, uint64_t
 
 cdef enum:
     LINGER_MS = 2000       # how long a client may take to see why it was refused
@@ -74,6 +77,15 @@ cdef class Door(Acceptor):
         cdef Door door = Door.__new__(Door)
         door.start(plane, fd, bind_id)
         return door
+
+    cdef void speak_h2(self, Pollable old, Tls *tls, const Address *address, bytes certificate, uint64_t promised, const uint8_t *p,
+                       size_t n) noexcept:
+        cdef H2Downstream down = H2Downstream.new(self)
+        down.tls = tls
+        down.address = address[0]
+        down.certificate = certificate
+        down.promised = promised
+        down.take_over(old, p, n)
 
     cdef void welcome(self, int fd) noexcept:
         cdef const PortRec *port = self.borrow_port()
@@ -251,8 +263,18 @@ cdef class Doorway(Pollable):
         self.hand_on()
 
     cdef void hand_on(self) noexcept:
-        """The connection speaks HTTP/1.1 from here on."""
-        cdef H1Downstream down = H1Downstream.new(self.acceptor)
+        """The connection speaks HTTP from here on: HTTP/2 when ALPN says so."""
+        cdef H1Downstream down
+        cdef Tls *tls = self.tls
+        if tls != NULL and self.speaks_h2():
+            self.tls = NULL
+            self.context = None
+            self.server = None
+            self.plane.wheel.disarm(&self.timer)
+            self.state = DOOR_CLOSED
+            self.acceptor.speak_h2(self, tls, &self.address, self.certificate, self.promised, NULL, 0)
+            return
+        down = H1Downstream.new(self.acceptor)
         down.address = self.address
         down.opened_ms = self.opened_ms
         down.tls = self.tls
@@ -265,6 +287,10 @@ cdef class Doorway(Pollable):
         self.state = DOOR_CLOSED
         down.take_over(self, self.input.data + self.input.start, self.input.end - self.input.start)
         in_clear(&self.input)
+
+    cdef bint speaks_h2(self) noexcept:
+        cdef const uint8_t *p = NULL
+        return tls_protocol(self.tls, &p) == 2 and p[0] == 104 and p[1] == 50
 
     cdef void carry(self, uint32_t listener, const uint8_t *name, size_t n) noexcept:
         """The connection goes to an endpoint as it is, with all that was read of it."""

@@ -73,6 +73,7 @@ cdef class H1Downstream(Downstream):
     cdef size_t feed(self, const uint8_t *p, size_t n) noexcept
     cdef void bind(self, Exchange ex) noexcept
     cdef size_t feed_head(self, const uint8_t *p, size_t n) noexcept
+    cdef void become_h2(self, const uint8_t *p, size_t n) noexcept
     cdef size_t feed_body(self, const uint8_t *p, size_t n) noexcept
     cdef void request_complete(self) noexcept
     cdef bint wants_input(self) noexcept

@@ -1,7 +1,7 @@
 """Client connections that speak HTTP/1.1; see downstream.pxd."""
 
 from cpython.ref cimport PyObject
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from gateway._core.acceptor cimport Acceptor, learn_address
 from gateway._core.buf cimport in_append, in_clear, in_consume, out_append, out_clear, out_commit, out_reserve
@@ -27,6 +27,7 @@ from gateway._core.h1_encode cimport (
     h1_queue_last_chunk,
 )
 from gateway._core.h1_parse cimport HeadLimits, h1_parse_request
+from gateway._core.h2_frame cimport PREFACE, h2_preface
 from gateway._core.headers cimport HEAD_EXPECT_CONTINUE, HEAD_KEEP_ALIVE, HeaderBlock
 from gateway._core.plane cimport DIRECT, HIGH_WATER, LOW_WATER, SCRATCH, Plane
 from gateway._core.seam cimport Pollable
@@ -51,6 +52,7 @@ from gateway._core.sys cimport (
 from gateway._core.timers cimport Timer
 from gateway._core.tls cimport (
     IO_AGAIN,
+    Tls,
     tls_close,
     tls_finish,
     tls_rest,
@@ -346,6 +348,14 @@ cdef class H1Downstream(Downstream):
         cdef HeadLimits head_limits
         cdef int took
         if ex is None:
+            if self.requests == 0 and p[0] == 80:
+                # HTTP/2 by prior knowledge (RFC 9113 §3.3): what no HTTP/1.1 client says first
+                if memcmp(p, h2_preface(), n if n < PREFACE else <size_t> PREFACE) == 0:
+                    if n < PREFACE:
+                        self.set_deadline(self.opened_ms + self.limits().header_timeout)
+                        return 0
+                    self.become_h2(p, n)
+                    return n
             ex = Exchange.new(self.plane, self)
             self.exchange = ex
             self.parser.pos = self.parser.scan = 0
@@ -398,6 +408,13 @@ cdef class H1Downstream(Downstream):
             if self.state == DOWN_WAIT and self.exchange is ex and ex.request.framing == FRAME_LENGTH and not ex.request_done:
                 ex.on_request_end(None)
         return <size_t> took
+
+    cdef void become_h2(self, const uint8_t *p, size_t n) noexcept:
+        cdef Tls *tls = self.tls
+        self.tls = NULL
+        self.state = DOWN_CLOSED
+        self.plane.wheel.disarm(&self.timer)
+        self.acceptor.speak_h2(self, tls, &self.address, self.certificate, self.promised, p, n)
 
     cdef size_t feed_body(self, const uint8_t *p, size_t n) noexcept:
         cdef size_t used = 0

@@ -8,6 +8,7 @@ from gateway._core.balance cimport Candidate
 from gateway._core.counters cimport S_LOG_DROPPED, S_REVISION, S_SNAPSHOT_REFUSED, S_SWAP_US, Counters
 from gateway._core.dial cimport Dial, Dialing
 from gateway._core.doorway cimport Door
+from gateway._core.h2_upstream cimport H2Upstream
 from gateway._core.plane cimport Binding, Plane
 from gateway._core.pool cimport Cluster, Endpoint
 from gateway._core.record cimport FORMAT_JSON, FORMAT_OFF, FORMAT_TEXT, LogBuffer
@@ -262,6 +263,8 @@ cdef class Engine:
         for pollable in self.pollables():
             if isinstance(pollable, Upstream):
                 (<Upstream> pollable).cancel()
+            elif isinstance(pollable, H2Upstream):
+                (<H2Upstream> pollable).close()
             elif isinstance(pollable, Dial):
                 (<Dial> pollable).lost(LOSS_UNSENT)
         self.plane.poller.close()

@@ -13,6 +13,8 @@ from gateway._core.chain cimport Redirect, run_request_filters, run_response_fil
 from gateway._core.counters cimport S_REQUESTS, S_REQUESTS_ACTIVE, S_TUNNELS_ACTIVE, S_UPGRADES
 from gateway._core.faults cimport F_BODY_LARGE, fault_name, fault_status
 from gateway._core.forward cimport ForwardFacts, forward_request
+from gateway._core.grpc cimport grpc_timeout, is_grpc, make_grpc_reply
+from gateway._core.h1_encode cimport reason_of
 from gateway._core.headers cimport HEAD_ASTERISK, HEAD_TE_TRAILERS, HEAD_UPGRADE, Field, HeaderBlock
 from gateway._core.plane cimport Plane
 from gateway._core.pool cimport ACQUIRED_DIAL, ACQUIRED_FULL, ACQUIRED_IDLE, Cluster
@@ -34,7 +36,7 @@ from gateway._core.seam cimport (
 from gateway._core.snapshot cimport NONE, Snapshot, id64
 from gateway._core.sys cimport CLOCK_REALTIME, clock_us
 from gateway._core.timers cimport Timer
-from gateway._core.tokens cimport T_COOKIE, T_LOCATION, T_X_FORWARDED_CLIENT_CERT
+from gateway._core.tokens cimport T_COOKIE, T_GRPC_TIMEOUT, T_LOCATION, T_X_FORWARDED_CLIENT_CERT
 from gateway._core.types cimport (
     FLAG_DPE,
     FLAG_LR,
@@ -154,6 +156,7 @@ cdef class Exchange(Flow):
 
     cdef int phase_route(self) noexcept:
         cdef Snapshot snapshot = self.binding.snapshot
+        cdef uint64_t asked
         if self.request.flags & HEAD_ASTERISK:
             # OPTIONS * asks about this server, which is us (RFC 9110 §9.3.7).
             self.reply(200, FLAG_LR, NULL)
@@ -176,6 +179,10 @@ cdef class Exchange(Flow):
             return DONE
         if self.rule.request_timeout:
             self.request_deadline = self.active_ms + self.rule.request_timeout
+        if self.request.find(T_GRPC_TIMEOUT) != NULL and is_grpc(self.request):
+            asked = grpc_timeout(self.request)
+            if asked and (self.request_deadline == 0 or self.active_ms + asked < self.request_deadline):
+                self.request_deadline = self.active_ms + asked
         return NEXT
 
     cdef int phase_request_filters(self) noexcept:
@@ -694,7 +701,12 @@ cdef class Exchange(Flow):
         cdef size_t n
         cdef Downstream downstream = self.downstream
         self.drop_upstream()
-        n = make_reply(self.response, status, self.request, self.request.borrow(self.request_id), body)
+        if status >= 400 and is_grpc(self.request):
+            # told where a client of gRPC looks for it; a HTTP status would hide it from the application
+            n = 0
+            make_grpc_reply(self.response, status, reason_of(status))
+        else:
+            n = make_reply(self.response, status, self.request, self.request.borrow(self.request_id), body)
         if self.rule != NULL and self.rule.filters_n:
             run_response_filters(self.binding.snapshot, self.rule.filters, self.rule.filters_n, self.response)
         self.responded = True

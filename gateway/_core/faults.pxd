@@ -67,7 +67,7 @@ cdef enum Fault:
     F_H2_SETTINGS          # a setting out of its range                                                     400
     F_H2_WINDOW            # more content than the window allows, or a window beyond 2^31 - 1               400
     F_H2_BLOCK             # a field block that another frame breaks off                                    400
-    F_H2_SLOW              # a field block that is never finished, settings that are never acknowledged     400
+    F_H2_SLOW              # settings that are never acknowledged                                           400
     F_H2_PSEUDO            # a pseudo-header field missing, doubled, unknown, misplaced or malformed        400
     F_H2_HOP               # a field of HTTP/1.1 connections, or TE other than trailers (item 52)           400
     F_H2_LENGTH            # content that is not as long as content-length says (item 53)                   400
@@ -77,7 +77,7 @@ cdef enum Fault:
     F_FLOOD_RESET          # requests reset before they were answered                                       400
     F_FLOOD_FAULT          # requests that have to be reset or refused                                      400
     F_FLOOD_STREAMS        # streams beyond the number that the settings allow                              400
-    F_FLOOD_BLOCK          # field blocks in too many pieces, or too large                                  400
+    F_FLOOD_BLOCK          # a field block in too many pieces, too large, or never finished                 400
     F_FLOOD_PING           # PING                                                                           400
     F_FLOOD_SETTINGS       # SETTINGS                                                                       400
     F_FLOOD_EMPTY          # DATA without content                                                           400

@@ -257,6 +257,6 @@ cdef int forward_request(HeaderBlock head, ForwardFacts *facts, bint *answer_her
     head.drop(T_HTTP2_SETTINGS)
     if forward_addresses(head, facts) < 0 or give_request_id(head, facts) < 0:
         return -1
-    memcpy(via, <const char *> b"1.0 " if head.version == 10 else <const char *> b"1.1 ", 4)
+    memcpy(via, <const char *> b"2.0 " if head.version == 20 else <const char *> b"1.0 " if head.version == 10 else <const char *> b"1.1 ", 4)
     memcpy(via + 4, facts.node.p, facts.node.n)
     return add(head, T_VIA, b"via", 3, via, 4 + facts.node.n)

@@ -14,6 +14,9 @@ from gateway._core.sys cimport sockaddr_storage, socklen_t
 from gateway._core.tls cimport ClientTLS, SSL_SESSION
 from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
 
+cdef enum:
+    PROTOCOL_HTTP2 = 1     # ClusterRec.protocol
+
 cdef enum Acquired:
     ACQUIRED_IDLE = 1      # the answer is a connection ready to be used
     ACQUIRED_DIAL = 2      # the caller is queued, and a new connection is to be dialled for it

@@ -21,9 +21,6 @@ from gateway._core.sys cimport (
 from gateway._core.tls cimport ClientTLS, tls_session_free
 from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-cdef enum:
-    PROTOCOL_HTTP2 = 1     # ClusterRec.protocol
-
 cdef object new_queue = deque
 
 

@@ -35,7 +35,7 @@ from gateway.model.route import (
     hostnames_of,
 )
 from gateway.model.route import HeaderModifier as HeaderModifierSpec
-from gateway.model.served import cluster_gap, filter_gap
+from gateway.model.served import filter_gap
 
 LONGEST_MS = 0x7FFFFFFF
 """Durations are cut to this (24.8 days), so that every one fits a u32 and sums of two do too."""
@@ -97,7 +97,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One cluster that speaks HTTP/1.1, or takes connections as they come."""
+    """One cluster that speaks HTTP, or takes connections as they come."""
 
     name: str
     policy: Literal["RoundRobin", "LeastRequest", "Random", "ConsistentHash"]
@@ -105,7 +105,7 @@ class Cluster:
     """"none" unless the policy is ConsistentHash."""
     key_name: str
     """Lower case for a header; "" for none and clientAddress."""
-    protocol: Literal["HTTP1", "auto"]
+    protocol: Literal["HTTP1", "HTTP2", "auto"]
     connect_timeout: int
     idle_timeout: int
     max_connections: int
@@ -266,7 +266,7 @@ def build(config: Config) -> Model:
     ports = _build_ports(specs)
     port_numbers = {port.address: number for number, port in enumerate(ports)}
     listeners = tuple(_build_listener(spec, port_numbers, config.limits) for spec in specs)
-    clusters = tuple(_build_cluster(spec) for spec in sorted(config.clusters, key=lambda spec: spec.name) if not cluster_gap(spec))
+    clusters = tuple(_build_cluster(spec) for spec in sorted(config.clusters, key=lambda spec: spec.name))
     cluster_numbers = {cluster.name: number for number, cluster in enumerate(clusters)}
     routes = tuple(
         _build_route(spec, listeners, cluster_numbers)
@@ -315,7 +315,7 @@ def _build_cluster(spec: ClusterSpec) -> Cluster:
         policy=spec.load_balancing.policy,
         key_kind=key_kind,
         key_name=key_name,
-        protocol="auto" if spec.protocol == "auto" else "HTTP1",
+        protocol=spec.protocol,
         connect_timeout=_milliseconds(spec.connect_timeout),
         idle_timeout=_milliseconds(spec.idle_timeout),
         max_connections=spec.max_connections,

@@ -3,17 +3,8 @@
 Every function answers None (served) or a sentence for a Problem of severity warning.
 """
 
-from gateway.model.cluster import Cluster
-
 _RULE_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"})
 _BACKEND_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier"})
-
-
-def cluster_gap(cluster: Cluster) -> str | None:
-    """A cluster with a gap is not built; its share of the requests is answered 500."""
-    if cluster.protocol == "HTTP2":
-        return "not served by this version: HTTP/2 to endpoints; requests for this cluster are answered 500"
-    return None
 
 
 def filter_gap(filter_type: str, *, at_backend: bool = False) -> str | None:

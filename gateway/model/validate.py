@@ -19,7 +19,6 @@ from gateway.model.names import TOKEN, hostname_flaw, normal_hostname
 from gateway.model.policy import RateLimit
 from gateway.model.problem import Finding, Path, warning
 from gateway.model.route import TCPRoute, asks_for
-from gateway.model.served import cluster_gap
 from gateway.model.tls import ClusterTLS
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[-._/:A-Za-z0-9]{0,251}[A-Za-z0-9])?")
@@ -204,8 +203,6 @@ def _check_cluster(cluster: Cluster, path: Path) -> Iterator[Finding]:
     yield from _check_balancing(cluster, (*path, "loadBalancing"))
     if cluster.tls is not None:
         yield from _check_cluster_tls(cluster, cluster.tls, (*path, "tls"))
-    if gap := cluster_gap(cluster):
-        yield warning((*path, "protocol"), gap)
 
 
 def _check_cluster_tls(cluster: Cluster, tls: ClusterTLS, path: Path) -> Iterator[Finding]:

@@ -55,6 +55,9 @@ SYSTEM_BUNDLES = (
 Mark = tuple[str, ...]
 T = TypeVar("T")
 
+OFFERED = {"HTTP1": ("http/1.1",), "HTTP2": ("h2",), "auto": ("h2", "http/1.1")}
+"""What endpoints are offered by ALPN (RFC 7301), by the protocol of their cluster."""
+
 
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
@@ -216,7 +219,7 @@ class _Looking:
             address=address,
             names=tls.subject_alt_names,
             pair=pair,
-            alpn=("http/1.1",),
+            alpn=OFFERED[cluster.protocol],
         )
 
     def _leave_out(self, key: str, name: str) -> None:

@@ -21,7 +21,7 @@ from gateway.supervisor.ipc import TLS, ClientSide, Pair, ServerSide
 from gateway.worker.certificate_facts import forwarded_value
 from gateway.worker.contexts import address_of, client_context, reason_of, server_contexts
 
-PROTOCOLS = ("http/1.1",)
+PROTOCOLS = ("h2", "http/1.1")
 """What listeners speak, the first before the others."""
 
 

@@ -65,12 +65,12 @@ def test_a_listener_s_limits_stand_over_the_root_s() -> None:
     assert first.body_timeout == LONGEST_MS, "what a u32 of milliseconds cannot hold is cut"
 
 
-def test_what_is_not_served_yet_is_left_out() -> None:
+def test_a_cluster_speaks_what_it_says() -> None:
     model = built(
         listeners=[{"name": "a", "port": 1}],
-        clusters=[{"name": "h2", "protocol": "HTTP2"}, {"name": "auto", "protocol": "auto"}],
+        clusters=[{"name": "h2", "protocol": "HTTP2"}, {"name": "auto", "protocol": "auto"}, {"name": "plain"}],
     )
-    assert [(cluster.name, cluster.protocol) for cluster in model.clusters] == [("auto", "auto")]
+    assert [(cluster.name, cluster.protocol) for cluster in model.clusters] == [("auto", "auto"), ("h2", "HTTP2"), ("plain", "HTTP1")]
 
 
 def test_of_routes_that_match_alike_the_oldest_stands_first() -> None:

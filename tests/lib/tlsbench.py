@@ -42,9 +42,11 @@ def server_context(*names: str, clients: trustme.CA | None = None, **how: Any) -
     return context
 
 
-def server_tls(*contexts: tuple[tuple[str, ...], SSL.Context], asks_client: bool = False, ocsp: bytes = b"") -> ServerTLS:
+def server_tls(
+    *contexts: tuple[tuple[str, ...], SSL.Context], asks_client: bool = False, ocsp: bytes = b"", alpn: bytes = HTTP1
+) -> ServerTLS:
     rows = [([name.encode() for name in names], address(context), context, ocsp) for names, context in contexts]
-    return ServerTLS(rows, asks_client=asks_client, alpn=HTTP1)
+    return ServerTLS(rows, asks_client=asks_client, alpn=alpn)
 
 
 def client_tls(

@@ -17,6 +17,15 @@ TESTED_BY = {
     "gateway/_core/downstream.pyx": WIRE,
     "gateway/_core/exchange.pyx": WIRE,
     "gateway/_core/h2test.pyx": "core/test_hpack.py",  # it is the tests' door into the codecs of HTTP/2
+    "gateway/_core/grpc.pyx": "wire/test_wire_h2.py",
+    "gateway/_core/h2_downstream.pyx": "wire/test_wire_h2.py",
+    "gateway/_core/h2_ledger.pyx": "wire/test_wire_h2.py",
+    "gateway/_core/h2_send.pyx": "wire/test_wire_h2.py",
+    "gateway/_core/h2_session.pyx": "wire/test_wire_h2.py",
+    "gateway/_core/h2_sink.pyx": "wire/test_wire_h2.py",
+    "gateway/_core/h2_stream.pyx": "wire/test_wire_h2.py",
+    "gateway/_core/h2_upstream.pyx": "wire/test_wire_h2.py",
+    "gateway/_core/websocket.pyx": "wire/test_wire_h2.py",
     "gateway/_core/pathtest.pyx": "core/test_buf.py",  # the tests' door into the path
     "gateway/_core/selftest.pyx": "core/test_h1_parse.py",  # it is the tests' door into the codecs
     "gateway/_core/tls.pyx": "wire/test_wire_tls.py",

@@ -98,7 +98,6 @@ def test_an_empty_configuration_is_a_good_one() -> None:
         ),
         ({"clusters": [{"name": "a", "tls": {}, "endpoints": ["b:1", "c:1"]}]}, "error clusters[0].tls: needs 'serverName'"),
         ({"clusters": [{"name": "a", "tls": {}, "endpoints": ["unix:/b"]}]}, "error clusters[0].tls: needs 'serverName'"),
-        ({"clusters": [{"name": "a", "protocol": "HTTP2"}]}, "warning clusters[0].protocol: not served by this version"),
         ({"rateLimits": [{"name": "a", "limit": {"requests": 1, "per": "0s"}}]}, "error rateLimits[0].limit.per: must be longer"),
         ({"rateLimits": [{"name": "a", "limit": {"requests": 1, "per": "1s"}, "key": []}]}, "error rateLimits[0].key: is empty"),
         (

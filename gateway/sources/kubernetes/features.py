@@ -1,11 +1,12 @@
 """The features of Gateway API that are served, by their names there. What the data plane has not yet is left out by itself."""
 
-from gateway.model.cluster import Cluster
-from gateway.model.served import cluster_gap, filter_gap
+from gateway.model.served import filter_gap
 
 _ALWAYS = (
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
+    "GRPCRoute",
+    "GRPCRouteNamedRouteRule",
     "Gateway",
     "GatewayAddressEmpty",
     "GatewayBackendClientCertificate",
@@ -17,6 +18,7 @@ _ALWAYS = (
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",
     "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolH2C",
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendRequestHeaderModification",
     "HTTPRouteBackendTimeout",
@@ -40,7 +42,6 @@ _BY_FILTER = {
     "RequestMirror": ("HTTPRouteRequestMirror", "HTTPRouteRequestMultipleMirrors", "HTTPRouteRequestPercentageMirror"),
     "CORS": ("HTTPRouteCORS",),
 }
-_WITH_HTTP2 = ("GRPCRoute", "GRPCRouteNamedRouteRule", "HTTPRouteBackendProtocolH2C")
 
 
 def supported_features() -> tuple[str, ...]:
@@ -49,6 +50,4 @@ def supported_features() -> tuple[str, ...]:
     for kind, names in _BY_FILTER.items():
         if filter_gap(kind) is None:
             found += names
-    if cluster_gap(Cluster(name="", protocol="HTTP2")) is None:
-        found += _WITH_HTTP2
     return tuple(sorted(found))

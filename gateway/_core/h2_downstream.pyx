@@ -1,0 +1,396 @@
+"""HTTP/2 connections from clients and their streams; see h2_downstream.pxd."""
+
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.string cimport memcpy
+
+from gateway._core.acceptor cimport Acceptor, learn_address
+from gateway._core.buf cimport in_append, in_clear, in_consume
+from gateway._core.counters cimport S_BYTES_IN, S_BYTES_OUT, S_DEADLINE_IDLE
+from gateway._core.exchange cimport PHASE_HEAD, Exchange
+from gateway._core.faults cimport fault_name, fault_status
+from gateway._core.h2_frame cimport H2E_INTERNAL
+from gateway._core.h2_session cimport H2Limits, H2Session, h2_limits_start
+from gateway._core.h2_sink cimport BLOCK_REQUEST, GONE_FAULT, GONE_RESET, H2Sink
+from gateway._core.h2_stream cimport H2Stream
+from gateway._core.headers cimport HEAD_UPGRADE, HEAD_WEBSOCKET, HeaderBlock
+from gateway._core.plane cimport SCRATCH, Plane
+from gateway._core.seam cimport Pollable
+from gateway._core.snapshot cimport NONE, LimitsRec
+from gateway._core.sys cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, close, ssize_t
+from gateway._core.timers cimport Timer
+from gateway._core.tls cimport (
+    IO_AGAIN,
+    tls_close,
+    tls_finish,
+    tls_rest,
+    tls_version,
+    transport_drained,
+    transport_recv,
+    transport_send,
+)
+from gateway._core.types cimport FLAG_DC, FLAG_DPE, FRAME_CHUNKED, FRAME_NONE, FRAME_STREAM, uint8_t, uint32_t, uint64_t
+from gateway._core.websocket cimport connect_to_upgrade, switched_to_ok
+
+cdef enum:
+    READS = 4              # receives per turn
+    WRITES = 8             # fillings of the output per turn
+    LOOK_MS = 1000         # how often the session's deadlines are looked at while a stream is open
+
+
+cdef class H2ServerSink(H2Sink):
+    cdef bint on_open(self, H2Stream *stream) noexcept:
+        cdef H2Downstream connection = self.connection
+        cdef H2ServerStream made
+        if connection is None or connection.acceptor.port == NONE:
+            return False
+        made = H2ServerStream.new(connection, stream)
+        # the session's own reference, given back by on_gone
+        Py_INCREF(made)
+        stream.owner = <PyObject *> made
+        connection.streams += 1
+        return True
+
+    cdef HeaderBlock borrow_block(self, H2Stream *stream, int kind):
+        cdef Exchange ex = (<H2ServerStream> stream.owner).exchange
+        if ex is None:
+            return None
+        return ex.request if kind == BLOCK_REQUEST else ex.trailers
+
+    cdef void on_head(self, H2Stream *stream, HeaderBlock head, bint ended) noexcept:
+        cdef H2ServerStream down = <H2ServerStream> stream.owner
+        if down.exchange is None:
+            return
+        self.connection.requests += 1
+        down.bind(head, ended)
+        if not head.flags & HEAD_UPGRADE:
+            down.exchange.begin()
+        elif not head.flags & HEAD_WEBSOCKET:
+            # an extended CONNECT for something that we do not know (RFC 9220 §3)
+            down.exchange.refuse(501, FLAG_DPE, b"unknown_protocol")
+        elif connect_to_upgrade(head, self.connection.plane.next_random(), self.connection.plane.next_random()) < 0:
+            down.exchange.refuse(503, FLAG_DPE, b"memory")
+        else:
+            down.exchange.begin()
+
+    cdef void on_refused(self, H2Stream *stream, HeaderBlock head, int fault) noexcept:
+        cdef H2ServerStream down = <H2ServerStream> stream.owner
+        if down.exchange is not None:
+            down.bind(head, True)
+            down.exchange.refuse(fault_status(fault), FLAG_DPE, fault_name(fault))
+
+    cdef void on_data(self, H2Stream *stream, const uint8_t *p, size_t n) noexcept:
+        cdef Exchange ex = (<H2ServerStream> stream.owner).exchange
+        if ex is not None:
+            ex.on_request_body(p, n)
+
+    cdef void on_end(self, H2Stream *stream, HeaderBlock trailers) noexcept:
+        cdef Exchange ex = (<H2ServerStream> stream.owner).exchange
+        if ex is not None and (ex.tunnel or ex.request.framing != FRAME_NONE):
+            ex.on_request_end(trailers)
+
+    cdef void on_drained(self, H2Stream *stream) noexcept:
+        cdef Exchange ex = (<H2ServerStream> stream.owner).exchange
+        if ex is not None:
+            ex.on_downstream_drained()
+
+    cdef void on_gone(self, H2Stream *stream, int how, uint32_t code, int fault) noexcept:
+        cdef H2Downstream connection = self.connection
+        cdef H2ServerStream down = <H2ServerStream> stream.owner
+        cdef Exchange ex = down.exchange
+        cdef uint32_t flag = FLAG_DPE if how == GONE_FAULT else FLAG_DC
+        down.exchange = None
+        down.stream = NULL
+        stream.owner = NULL
+        connection.streams -= 1
+        if connection.streams == 0:
+            connection.idle_ms = connection.plane.poller.now_ms
+        if ex is not None:
+            if ex.phase == PHASE_HEAD:
+                ex.refuse(0, flag, fault_name(fault) if fault else <const char *> b"client_gone")
+            else:
+                if fault:
+                    ex.detail = fault_name(fault)
+                elif how == GONE_RESET:
+                    ex.detail = b"client_reset"
+                ex.on_downstream_lost(flag)
+        # Its methods may be on the stack.
+        connection.plane.poller.gone.append(down)
+        Py_DECREF(down)
+
+    cdef void on_fault(self, int fault) noexcept:
+        self.connection.plane.counters.fault(fault)
+
+    cdef void on_output(self) noexcept:
+        if not self.connection.closed:
+            self.connection.plane.poller.push_flush(self.connection)
+
+    cdef void on_over(self) noexcept:
+        self.connection.over = True
+        if not self.connection.closed:
+            self.connection.plane.poller.push_flush(self.connection)
+
+
+# ---- the connection ----------------------------------------------------------------------------------------------------
+
+
+cdef class H2Downstream(Pollable):
+    def __dealloc__(self):
+        in_clear(&self.input)
+        if self.tls != NULL:
+            tls_close(self.tls)
+
+    @staticmethod
+    cdef H2Downstream new(Acceptor acceptor):
+        cdef H2Downstream down = H2Downstream.__new__(H2Downstream)
+        down.plane = acceptor.plane
+        down.acceptor = acceptor
+        down.timer.owner = <PyObject *> down
+        down.opened_ms = down.idle_ms = acceptor.plane.poller.now_ms
+        return down
+
+    cdef const LimitsRec *limits(self) noexcept:
+        return self.acceptor.limits()
+
+    cdef void take_over(self, Pollable door, const uint8_t *p, size_t n) noexcept:
+        cdef H2Limits limits
+        cdef const LimitsRec *ours = self.limits()
+        self.plane.poller.replace(door, self)
+        h2_limits_start(&limits)
+        limits.head.max_count = ours.max_header_count
+        limits.head.max_list = ours.max_header_bytes
+        limits.head.max_target = ours.max_request_line
+        limits.connect = True
+        self.sink = H2ServerSink.__new__(H2ServerSink)
+        self.sink.connection = self
+        self.session = H2Session.new(self.sink, True, &limits, self.plane.poller.now_ms)
+        self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + LOOK_MS)
+        if n and not self.feed(p, n):
+            return
+        # what the kernel told the doorway it does not tell again
+        self.readable = True
+        self.plane.poller.push_ready(self)
+        self.plane.poller.push_flush(self)
+
+    # ---- readiness -----------------------------------------------------------------------------------------------------
+
+    cdef void on_io(self, uint32_t events) noexcept:
+        if events & EPOLLERR:
+            self.close()
+            return
+        if events & (EPOLLRDHUP | EPOLLHUP):
+            self.ended = True
+        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP):
+            self.readable = True
+            self.read()
+        if events & EPOLLOUT and not self.closed:
+            self.write()
+
+    cdef void on_ready(self) noexcept:
+        if not self.closed and self.readable:
+            self.read()
+
+    cdef void on_flush(self) noexcept:
+        if not self.closed:
+            self.write()
+
+    cdef void on_timer(self, Timer *timer) noexcept:
+        cdef uint64_t now = self.plane.poller.now_ms
+        self.session.tick(now)
+        if self.closed:
+            return
+        if self.streams == 0 and not self.over:
+            if self.tls != NULL:
+                tls_rest(self.tls)
+            if now >= self.idle_ms + self.limits().idle_timeout:
+                self.plane.counters.bump(S_DEADLINE_IDLE, 1)
+                self.wind_down()
+        elif self.acceptor.fd < 0 or self.acceptor.port == NONE or self.plane.draining:
+            self.wind_down()
+        if not self.closed:
+            self.plane.wheel.arm(&self.timer, now + LOOK_MS)
+
+    # ---- bytes ---------------------------------------------------------------------------------------------------------
+
+    cdef bint feed(self, const uint8_t *p, size_t n) noexcept:
+        """Gives the session what came in, and keeps the frame that is not complete; False when the connection is closed by then."""
+        cdef size_t used
+        cdef bint is_held = self.input.end > self.input.start
+        if is_held:
+            if in_append(&self.input, p, n) < 0:
+                self.close()
+                return False
+            p = self.input.data + self.input.start
+            n = self.input.end - self.input.start
+        used = self.session.feed(p, n)
+        if self.closed:
+            return False
+        if is_held:
+            in_consume(&self.input, used)
+        elif used < n and in_append(&self.input, p + used, n - used) < 0:
+            self.close()
+            return False
+        return True
+
+    cdef void read(self) noexcept:
+        cdef uint8_t *scratch = self.plane.scratch
+        cdef ssize_t got
+        cdef int left = READS
+        while left and self.readable:
+            left -= 1
+            got = transport_recv(self.fd, self.tls, scratch, SCRATCH)
+            if got > 0:
+                self.plane.counters.bump(S_BYTES_IN, <uint64_t> got)
+                if transport_drained(self.tls, got, SCRATCH) and not self.ended:
+                    self.readable = False
+                self.session.now_ms = self.plane.poller.now_ms
+                if not self.feed(scratch, <size_t> got):
+                    return
+            elif got == IO_AGAIN:
+                self.readable = False
+                return
+            else:
+                # An HTTP/2 peer that has closed its side hears nothing more either.
+                self.readable = False
+                self.close()
+                return
+        if self.readable:
+            self.plane.poller.push_ready(self)
+
+    cdef void write(self) noexcept:
+        cdef Py_ssize_t sent
+        cdef int left = WRITES
+        self.session.now_ms = self.plane.poller.now_ms
+        while left:
+            left -= 1
+            self.session.pump()
+            if self.session.out.size == 0:
+                break
+            sent = transport_send(self.fd, self.tls, &self.session.out, NULL, 0, False)
+            if sent < 0:
+                self.close()
+                return
+            self.plane.counters.bump(S_BYTES_OUT, <uint64_t> sent)
+            self.session.on_written()
+            if self.closed or self.session.out.size:
+                return
+        if self.session.out.size == 0 and self.over:
+            self.close()
+        elif left == 0:
+            self.plane.poller.push_flush(self)
+
+    # ---- the end -------------------------------------------------------------------------------------------------------
+
+    cdef void wind_down(self) noexcept:
+        """No new streams: GOAWAY, and the end when those that are open are done (RFC 9113 §6.8)."""
+        if not self.last_call and not self.closed:
+            self.last_call = True
+            self.session.now_ms = self.plane.poller.now_ms
+            self.session.drain()
+            self.plane.poller.push_flush(self)
+
+    cdef void close(self) noexcept:
+        if self.closed:
+            return
+        self.closed = True
+        self.plane.wheel.disarm(&self.timer)
+        if self.tls != NULL and self.session.out.size == 0:
+            tls_finish(self.tls, self.fd)
+        self.plane.poller.remove(self, False)
+        close(self.fd)
+        self.fd = -1
+        # every stream that is open hears on_gone
+        self.session.close()
+        self.session = None
+        self.sink.connection = None
+        self.sink = None
+        self.acceptor.leave()
+
+    cdef void drain(self) noexcept:
+        self.wind_down()
+
+    cdef void cut(self) noexcept:
+        self.close()
+
+    cdef dict describe(self):
+        if self.address.n == 0:
+            learn_address(self.fd, &self.address)
+        return {
+            "peer": f"{self.address.text[:self.address.n].decode('ascii', 'replace')}:{self.address.port}",
+            "state": "drain" if self.last_call else "streams" if self.streams else "idle",
+            "tls": tls_version(self.tls).decode() if self.tls != NULL else "",
+            "age_ms": self.plane.poller.now_ms - self.opened_ms,
+            "requests": self.requests,
+            "streams": self.streams,
+            "queued_bytes": self.session.out.size,
+            "held_bytes": self.session.held,
+        }
+
+
+# ---- one stream --------------------------------------------------------------------------------------------------------
+
+
+cdef class H2ServerStream(Downstream):
+    @staticmethod
+    cdef H2ServerStream new(H2Downstream connection, H2Stream *stream):
+        cdef H2ServerStream down = H2ServerStream.__new__(H2ServerStream)
+        down.connection = connection
+        down.stream = stream
+        down.exchange = Exchange.new(connection.plane, down)
+        return down
+
+    cdef void bind(self, HeaderBlock head, bint ended) noexcept:
+        """What the exchange has to know of its connection, once its head is complete."""
+        cdef H2Downstream connection = self.connection
+        cdef Exchange ex = self.exchange
+        if head.framing == FRAME_STREAM:
+            # content without a length: to an exchange that is what chunks are
+            head.framing = FRAME_CHUNKED
+        ex.binding = connection.plane.binding
+        ex.port = connection.acceptor.port
+        ex.limits = connection.acceptor.limits()
+        if ex.port != NONE:
+            ex.port_number = connection.acceptor.port_number()
+        if connection.address.n == 0:
+            learn_address(connection.fd, &connection.address)
+        memcpy(ex.peer, connection.address.text, connection.address.n)
+        ex.peer_n = connection.address.n
+        if connection.tls != NULL:
+            ex.secure = True
+            ex.promised = connection.promised
+            ex.certificate = connection.certificate
+
+    cdef void send_informational(self, HeaderBlock head) noexcept:
+        if self.stream != NULL:
+            self.connection.session.send_response(self.stream, head)
+
+    cdef void send_head(self, HeaderBlock head) noexcept:
+        if self.stream == NULL:
+            return
+        if head.status != 101:
+            self.connection.session.send_response(self.stream, head)
+            return
+        switched_to_ok(head)
+        self.connection.session.send_response(self.stream, head)
+        # the exchange goes on with what it knows
+        head.status = 101
+
+    cdef bint send_body(self, const uint8_t *p, size_t n) noexcept:
+        return self.stream != NULL and self.connection.session.send_data(self.stream, p, n)
+
+    cdef void finish(self, HeaderBlock trailers) noexcept:
+        self.exchange = None
+        if self.stream != NULL:
+            self.connection.session.finish(self.stream, trailers)
+
+    cdef void abort(self) noexcept:
+        self.exchange = None
+        if self.stream != NULL:
+            self.connection.session.reset(self.stream, H2E_INTERNAL)
+
+    cdef void pause_reading(self) noexcept:
+        if self.stream != NULL:
+            self.connection.session.pause(self.stream)
+
+    cdef void resume_reading(self) noexcept:
+        if self.stream != NULL:
+            self.connection.session.resume(self.stream)
