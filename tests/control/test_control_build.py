@@ -70,7 +70,8 @@ def test_a_cluster_speaks_what_it_says() -> None:
         listeners=[{"name": "a", "port": 1}],
         clusters=[{"name": "h2", "protocol": "HTTP2"}, {"name": "auto", "protocol": "auto"}, {"name": "plain"}],
     )
-    assert [(cluster.name, cluster.protocol) for cluster in model.clusters] == [("auto", "auto"), ("h2", "HTTP2"), ("plain", "HTTP1")]
+    spoken = [(cluster.name, cluster.protocol) for cluster in model.clusters]
+    assert spoken == [("auto", "auto"), ("h2", "HTTP2"), ("plain", "HTTP1")]
 
 
 def test_of_routes_that_match_alike_the_oldest_stands_first() -> None:
