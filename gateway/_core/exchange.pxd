@@ -7,6 +7,7 @@
 #   whoever broke it; after that it is recycled and nobody may hold it.
 
 from gateway._core.buf cimport OutQueue
+from gateway._core.grpc_web cimport GrpcWeb
 from gateway._core.headers cimport HeaderBlock
 from gateway._core.plane cimport Binding, Plane
 from gateway._core.pool cimport Cluster, Endpoint
@@ -83,6 +84,7 @@ cdef class Exchange(Flow):
     cdef uint64_t active_ms        # last sign of life
     # where it stands
     cdef uint8_t phase
+    cdef GrpcWeb web               # between the exchange and its downstream, for a request of gRPC-Web; else None
     cdef bint secure               # the client's connection is TLS
     cdef uint64_t promised         # id of the listener whose certificate the client accepted; 0: none
     cdef bytes certificate         # what X-Forwarded-Client-Cert says of the client; None: it showed no certificate
@@ -104,6 +106,7 @@ cdef class Exchange(Flow):
     cdef void refuse(self, int status, uint32_t flag, const char *detail) noexcept
     cdef bint show_certificate(self) noexcept
     cdef void run(self, uint8_t phase) noexcept
+    cdef void take_content(self, const uint8_t *p, size_t n) noexcept
     cdef void reply(self, int status, uint32_t flag, const char *detail) noexcept
     cdef void give_up(self) noexcept
     cdef int phase_route(self) noexcept
@@ -113,7 +116,6 @@ cdef class Exchange(Flow):
     cdef int phase_send(self) noexcept
     cdef int phase_response_filters(self) noexcept
     cdef int phase_stream(self) noexcept
-    cdef bint hash_key(self, uint64_t *key) noexcept
     cdef bint may_retry(self, int loss, uint16_t status) noexcept
     cdef void retry(self, int loss) noexcept
     cdef void end_attempt(self, bint good, bint counts) noexcept

@@ -5,15 +5,16 @@ the one decision about retries, and the end.
 """
 
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.string cimport memcmp, memset, strlen
+from libc.string cimport memset, strlen
 
-from gateway._core.balance cimport hash64_of
+from gateway._core.affinity cimport affinity_key
 from gateway._core.buf cimport Block, out_append, out_clear
 from gateway._core.chain cimport Redirect, run_request_filters, run_response_filters
 from gateway._core.counters cimport S_REQUESTS, S_REQUESTS_ACTIVE, S_TUNNELS_ACTIVE, S_UPGRADES
-from gateway._core.faults cimport F_BODY_LARGE, fault_name, fault_status
+from gateway._core.faults cimport F_BASE64, F_BODY_LARGE, fault_name, fault_status
 from gateway._core.forward cimport ForwardFacts, forward_request
 from gateway._core.grpc cimport grpc_timeout, is_grpc, make_grpc_reply
+from gateway._core.grpc_web cimport GrpcWeb
 from gateway._core.h1_encode cimport reason_of
 from gateway._core.headers cimport HEAD_ASTERISK, HEAD_TE_TRAILERS, HEAD_UPGRADE, Field, HeaderBlock
 from gateway._core.plane cimport Plane
@@ -36,7 +37,7 @@ from gateway._core.seam cimport (
 from gateway._core.snapshot cimport NONE, Snapshot, id64
 from gateway._core.sys cimport CLOCK_REALTIME, clock_us
 from gateway._core.timers cimport Timer
-from gateway._core.tokens cimport T_COOKIE, T_GRPC_TIMEOUT, T_LOCATION, T_X_FORWARDED_CLIENT_CERT
+from gateway._core.tokens cimport T_CONTENT_TYPE, T_GRPC_TIMEOUT, T_LOCATION, T_X_FORWARDED_CLIENT_CERT
 from gateway._core.types cimport (
     FLAG_DPE,
     FLAG_LR,
@@ -118,6 +119,10 @@ cdef class Exchange(Flow):
         self.active_ms = self.plane.poller.now_ms
         if self.certificate is not None and not self.show_certificate():
             return
+        if self.request.find(T_CONTENT_TYPE) != NULL:
+            self.web = GrpcWeb.around(self.downstream, self.request)
+            if self.web is not None:
+                self.downstream = self.web
         self.run(PHASE_ROUTE)
 
     cdef bint show_certificate(self) noexcept:
@@ -249,7 +254,8 @@ cdef class Exchange(Flow):
                                                               &self.decision, self.secure, self.port_number, &redirect) != 0:
                 self.reply(500, FLAG_NC, b"backend_filter")
                 return DONE
-        has_key = self.cluster.key_kind != 0 and self.hash_key(&key)
+        has_key = self.cluster.key_kind != 0 and affinity_key(
+            self.cluster.key_kind, self.cluster.borrow_key_name(), self.request, self.request.borrow(self.client), &key)
         self.endpoint = self.cluster.pick(has_key, key, self.tried, self.tried_n)
         if self.endpoint is None:
             self.cluster.series.no_endpoint += 1
@@ -259,33 +265,6 @@ cdef class Exchange(Flow):
             self.tried[self.tried_n] = self.endpoint.index
             self.tried_n += 1
         return NEXT
-
-    cdef bint hash_key(self, uint64_t *key) noexcept:
-        """The value that consistent hashing goes by; False when the request has none."""
-        cdef bytes name = self.cluster.key_name
-        cdef const uint8_t *p = <const uint8_t *> <const char *> name
-        cdef size_t n = <size_t> len(name)
-        cdef Field *field
-        cdef Span span
-        if self.cluster.key_kind == 1:
-            field = self.request.find_name(p, n)
-            if field == NULL:
-                return False
-            span = self.request.borrow_value(field)
-        elif self.cluster.key_kind == 2:
-            field = self.request.find(T_COOKIE)
-            span.n = 0
-            while field != NULL and not find_pair(self.request.borrow_value(field), 59, p, n, &span):
-                field = self.request.find_next(field)
-            if field == NULL:
-                return False
-        elif self.cluster.key_kind == 3:
-            if not find_pair(self.request.borrow(self.request.query), 38, p, n, &span):
-                return False
-        else:
-            span = self.request.borrow(self.client)
-        key[0] = hash64_of(span.p, span.n)
-        return True
 
     cdef int phase_acquire(self) noexcept:
         cdef int verdict = 0
@@ -378,6 +357,24 @@ cdef class Exchange(Flow):
     # ---- events from the client's side ---------------------------------------------------------------------------------
 
     cdef void on_request_body(self, const uint8_t *p, size_t n) noexcept:
+        cdef uint8_t plain[3076]
+        cdef size_t part
+        cdef Py_ssize_t got
+        if self.web is None or not self.web.is_text:
+            self.take_content(p, n)
+            return
+        while n and not self.over and self.web is not None:
+            part = n if n < 4096 else 4096
+            got = self.web.decode(p, part, plain)
+            if got < 0:
+                self.on_request_fault(F_BASE64)
+                return
+            p += part
+            n -= part
+            if got:
+                self.take_content(plain, <size_t> got)
+
+    cdef void take_content(self, const uint8_t *p, size_t n) noexcept:
         self.bytes_in += n
         self.active_ms = self.plane.poller.now_ms
         if self.limits != NULL and not self.tunnel:
@@ -827,6 +824,7 @@ cdef class Exchange(Flow):
         self.secure = False
         self.promised = 0
         self.certificate = None
+        self.web = None
         self.client.off = self.client.n = 0
         self.request_id.off = self.request_id.n = 0
         self.decision.listener = self.decision.rule = NONE
@@ -861,21 +859,3 @@ cdef bint is_unsent(int loss) noexcept nogil:
 cdef bint is_idempotent(uint8_t method) noexcept nogil:
     """RFC 9110 §9.2.2; a method that we do not know is not."""
     return method == M_GET or method == M_HEAD or method == M_PUT or method == M_DELETE or method == M_OPTIONS
-
-
-cdef bint find_pair(Span text, uint8_t separator, const uint8_t *name, size_t n, Span *value) noexcept nogil:
-    """name=value among pairs set apart by the separator (and spaces)."""
-    cdef size_t i = 0
-    cdef size_t end
-    while i < text.n:
-        while i < text.n and text.p[i] == 32:
-            i += 1
-        end = i
-        while end < text.n and text.p[end] != separator:
-            end += 1
-        if end - i > n and text.p[i + n] == 61 and memcmp(text.p + i, name, n) == 0:
-            value.p = text.p + i + n + 1
-            value.n = end - i - n - 1
-            return True
-        i = end + 1
-    return False

@@ -84,6 +84,7 @@ cdef enum Fault:
     F_FLOOD_CONTROL        # WINDOW_UPDATE, PRIORITY, unknown frames out of proportion to the content       400
     F_FLOOD_TABLE          # resizing the table of header compression                                       400
     F_FLOOD_OUTPUT         # answers to control frames that nobody reads                                    400
+    F_BASE64               # content of gRPC-Web in its text form that is no base64                         400
     FAULTS
 
 # Status for the peer: the column above.

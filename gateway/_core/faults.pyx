@@ -74,6 +74,7 @@ cdef tuple TABLE = (
     (b"flood_control", 400),
     (b"flood_table", 400),
     (b"flood_output", 400),
+    (b"base64", 400),
 )
 
 if len(TABLE) != FAULTS:

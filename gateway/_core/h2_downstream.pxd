@@ -43,6 +43,7 @@ cdef class H2Downstream(Pollable):
     cdef bint ended        # the other side has finished sending, says the kernel
     cdef bint over         # the session is: close when everything is written
     cdef bint last_call    # GOAWAY was said, because of age, number or drain
+    cdef uint64_t last_call_ms
     cdef bint closed
 
     @staticmethod

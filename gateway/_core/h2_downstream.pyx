@@ -58,9 +58,13 @@ cdef class H2ServerSink(H2Sink):
 
     cdef void on_head(self, H2Stream *stream, HeaderBlock head, bint ended) noexcept:
         cdef H2ServerStream down = <H2ServerStream> stream.owner
+        cdef uint32_t most
         if down.exchange is None:
             return
         self.connection.requests += 1
+        most = self.connection.limits().max_requests
+        if most and self.connection.requests >= most:
+            self.connection.wind_down()
         down.bind(head, ended)
         if not head.flags & HEAD_UPGRADE:
             down.exchange.begin()
@@ -198,6 +202,9 @@ cdef class H2Downstream(Pollable):
         self.session.tick(now)
         if self.closed:
             return
+        if self.last_call and now >= self.last_call_ms + LOOK_MS:
+            # the PING that goes with the first GOAWAY was not answered: it is not waited for any longer
+            self.session.finish_drain()
         if self.streams == 0 and not self.over:
             if self.tls != NULL:
                 tls_rest(self.tls)
@@ -284,6 +291,7 @@ cdef class H2Downstream(Pollable):
         """No new streams: GOAWAY, and the end when those that are open are done (RFC 9113 §6.8)."""
         if not self.last_call and not self.closed:
             self.last_call = True
+            self.last_call_ms = self.plane.poller.now_ms
             self.session.now_ms = self.plane.poller.now_ms
             self.session.drain()
             self.plane.poller.push_flush(self)

@@ -72,6 +72,11 @@ cdef class Cluster:
         span.p = <const uint8_t *> <const char *> self.name
         span.n = <size_t> len(self.name)
         return span
+    cdef inline Span borrow_key_name(self) noexcept:
+        cdef Span span
+        span.p = <const uint8_t *> <const char *> self.key_name
+        span.n = <size_t> len(self.key_name)
+        return span
     @staticmethod
     cdef Cluster new(Plane plane, uint64_t id)
     cdef void configure(self, Snapshot snapshot, const ClusterRec *record) noexcept

@@ -17,7 +17,9 @@ TESTED_BY = {
     "gateway/_core/downstream.pyx": WIRE,
     "gateway/_core/exchange.pyx": WIRE,
     "gateway/_core/h2test.pyx": "core/test_hpack.py",  # it is the tests' door into the codecs of HTTP/2
+    "gateway/_core/affinity.pyx": "e2e/test_balancing.py",
     "gateway/_core/grpc.pyx": "wire/test_wire_h2.py",
+    "gateway/_core/grpc_web.pyx": "wire/test_wire_grpc_web.py",
     "gateway/_core/h2_downstream.pyx": "wire/test_wire_h2.py",
     "gateway/_core/h2_ledger.pyx": "wire/test_wire_h2.py",
     "gateway/_core/h2_send.pyx": "wire/test_wire_h2.py",

@@ -280,6 +280,16 @@ def test_an_upgrade_to_an_h2_origin_becomes_an_extended_connect(connect: Connect
 # ---- the connection
 
 
+def frames_of(data: bytes) -> list[tuple[int, bytes]]:
+    """Type and payload of each frame."""
+    found = []
+    while data:
+        n = int.from_bytes(data[:3], "big")
+        found.append((data[3], data[9 : 9 + n]))
+        data = data[9 + n :]
+    return found
+
+
 def test_a_request_through_a_reload_keeps_its_connection(client: H2Client, site: Origin, gateway: Gateway) -> None:
     stream = client.ask()
     origin = site.accept()
@@ -287,6 +297,25 @@ def test_a_request_through_a_reload_keeps_its_connection(client: H2Client, site:
     gateway.swap(CONFIG)
     origin.send(OK)
     assert client.answer(stream)[1] == b"ok"
+
+
+def test_a_connection_that_has_served_its_requests_says_goaway(connect: Connect, site: Origin, gateway: Gateway) -> None:
+    gateway.swap("limits: {maxRequestsPerConnection: 2}" + CONFIG)
+    try:
+        client = H2Client(connect())
+        stream = client.ask()
+        origin = site.accept()
+        origin.request()
+        origin.send(OK)
+        assert client.answer(stream)[1] == b"ok"
+        client.ask()
+        origin.request()
+        origin.send(OK)
+        # The library takes nothing after the first GOAWAY: the frames are read by hand.
+        frames = frames_of(client.wire.rest())
+        assert [frame for frame in frames if frame[0] == 7][-1] == (7, b"\x00\x00\x00\x03\x00\x00\x00\x00")
+    finally:
+        gateway.swap(CONFIG)
 
 
 def test_what_is_not_a_frame_ends_the_connection_with_a_reason(connect: Connect, site: Origin, gateway: Gateway) -> None:
