@@ -21,13 +21,14 @@ from perf.cells import ALL, COLUMNS, IDLE_BAR, RELOAD_FAILED, RELOAD_PAUSE, ROUT
 from perf.children import Children, cpu_time
 from perf.figures import Sample, Verdict, cell_table, judge, median, orders, verdict_table
 from perf.gateways import OURS, Gateway, Origin, fetch, is_here, start_gateway
+from perf.h2 import fetch_h2
 from perf.idle import bytes_per_idle
 from perf.load import Load, loadgen, wrk
 from perf.machine import Cores, free_ports
 from perf.reloads import reload_many
 from perf.routes import as_yaml, many_routes, put, write_targets
 from perf.tls import WANTED, agree
-from perf.traffic import command, tools_of
+from perf.traffic import command, port_of, tools_of
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -127,9 +128,13 @@ class Bench:
         run, fit = self.children.run, dict[str, Gateway]()
         body = b"x" * cell.upload if cell.upload else None
         for gateway in gateways:
-            port, trusted = (gateway.tls, run / "tls.crt") if cell.tls else (gateway.port, None)
+            trusted = run / "tls.crt" if cell.tls else None
+            port = port_of(cell, gateway)
             try:
-                got = fetch(port, cell.path, body=body, trusted=trusted)
+                if cell.streams:
+                    got = fetch_h2(port, cell.path, body=body, trusted=trusted, fields=cell.fields)
+                else:
+                    got = fetch(port, cell.path, body=body, trusted=trusted)
                 terms = agree(run, port) if cell.tls else None
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.note(f"{cell.key}: {gateway.name} does not answer: {error}")
@@ -147,7 +152,7 @@ class Bench:
     def latency(self, cell: Cell, by_name: dict[str, Gateway], samples: dict[str, list[Sample]]) -> dict[str, Any]:
         """Latency at one fixed rate for all: half of what nginx could do at most."""
         rates = {name: median([s.rate for s in each]) for name, each in samples.items()}
-        if not rates or self.options.no_latency or cell.tls:  # no generator here speaks TLS at a fixed rate
+        if not rates or self.options.no_latency or cell.tls or cell.streams:  # no generator here speaks these at a fixed rate
             return {"rate": 0.0, "of": "", "by_gateway": {}}
         slowest = min(rates, key=lambda name: rates[name])
         measure = "nginx" if "nginx" in rates else slowest

@@ -21,6 +21,8 @@ class Cell:
     close: bool = False
     tls: bool = False  # on the port with the certificate, by full handshakes with the terms of tls.py
     shakes: bool = False  # handshakes alone; no request
+    streams: int = 0  # HTTP/2 with so many streams on each connection; 0: HTTP/1.1
+    fields: tuple[str, ...] = ()  # further fields of the request
 
     @property
     def work(self) -> str:
@@ -85,6 +87,49 @@ TRAFFIC = {
             (Bar(1.05, "nginx"),),
             upload=LARGE,
             tls=True,
+        ),
+        Cell(
+            "h2get40",
+            "HTTP/2 in the clear to HTTP/1.1, GET, 40-byte answer, 8 connections x 32 streams",
+            "/",
+            SMALL,
+            8,
+            False,
+            (Bar(1.00, "haproxy"), Bar(0.60, "nginx"), Bar(0.35, "envoy")),
+            streams=32,
+        ),
+        Cell(
+            "h2tls40",
+            "HTTP/2 in TLS 1.3 to HTTP/1.1, GET, 40-byte answer, 8 connections x 32 streams",
+            "/",
+            SMALL,
+            8,
+            False,
+            (Bar(1.00, "haproxy"), Bar(0.60, "nginx"), Bar(0.35, "envoy")),
+            tls=True,
+            streams=32,
+        ),
+        Cell(
+            "h2get10k",
+            "HTTP/2 in the clear to HTTP/1.1, GET, 10 KiB answer, 8 connections x 32 streams",
+            "/10k",
+            MEDIUM,
+            8,
+            False,
+            (Bar(1.00, "haproxy"),),
+            streams=32,
+        ),
+        Cell(
+            "h2grpc",
+            "HTTP/2 to HTTP/2, POST of 128 bytes, 40-byte answer with trailers, 8 connections x 32 streams",
+            "/bench.Echo/Call",
+            SMALL,
+            8,
+            False,
+            (Bar(1.00, "haproxy"), Bar(0.50, "envoy")),
+            upload=128,
+            streams=32,
+            fields=("content-type: application/grpc", "te: trailers"),
         ),
     )
 }

@@ -65,6 +65,7 @@ class Origin:
 
     port: int
     upload_port: int
+    h2_port: int = 0  # HTTP/2 by prior knowledge
 
     @classmethod
     def start(cls, children: Children, core: int) -> "Origin":
@@ -77,13 +78,13 @@ class Origin:
         (files / "10k").write_bytes(b"k" * MEDIUM)
         (files / "1m").write_bytes(b"m" * LARGE)
         run.chmod(0o755)  # nginx started by root reads them as nobody
-        port, upload_port = free_ports(2)
-        conf = fill("origin.conf", run / "origin.conf", run=run, port=port, files=raise_files(), files_root=files)
+        port, upload_port, h2_port = free_ports(3)
+        conf = fill("origin.conf", run / "origin.conf", run=run, port=port, h2=h2_port, files=raise_files(), files_root=files)
         origin = children.start([nginx, "-p", str(run), "-e", str(run / "origin.log"), "-c", str(conf)], core, "origin")
         upload = children.start([sys.executable, str(HERE / "upload_origin.py"), str(upload_port)], core, "upload")
         wait_for(origin, port, run, "origin")
         wait_for(upload, upload_port, run, "upload", upload=True)
-        return cls(port, upload_port)
+        return cls(port, upload_port, h2_port)
 
 
 @dataclass(slots=True)
@@ -97,6 +98,8 @@ class Gateway:
     child: Popen[str]
     label: str = ""
     config: Path = field(default_factory=Path)
+    h2c: int = 0  # HTTP/2 by prior knowledge
+    h2s: int = 0  # TLS with h2 in its ALPN
 
     @property
     def pid(self) -> int:
@@ -135,15 +138,18 @@ def start_gateway(
     """Starts a gateway on its core and waits until it forwards. `config`, made for `ports`, takes the place of ours in peers/.
     `wrap` stands before the command."""
     run, label = children.run, label or name
-    tls, *rest = free_ports(3)
+    tls, h2c, h2s, *rest = free_ports(5)
     port, admin = ports or rest
     make_certificate(run)
     values = {
         "port": port,
         "tls": tls,
+        "h2c": h2c,
+        "h2s": h2s,
         "admin": admin,
         "origin": origin.port,
         "upload": origin.upload_port,
+        "h2origin": origin.h2_port,
         "run": run,
         "files": raise_files(),
     }
@@ -168,7 +174,7 @@ def start_gateway(
         # valgrind listens on files of the user it began as: a worker that becomes another user is deaf
         argv += ["-g", "user root;"]
     child = children.start([*wrap, *argv], cores.gateway, label)
-    gateway = Gateway(name, port, tls, admin, child, label, config)
+    gateway = Gateway(name, port, tls, admin, child, label, config, h2c, h2s)
     wait_for(child, port, run, label)
     return gateway
 

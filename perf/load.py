@@ -72,9 +72,9 @@ def parse_loadgen(text: str) -> Load:
     return Load(**{name: told[name] for name in ("done", "failed", "bad_status", "seconds", "p50_us", "p99_us", "max_us", "over")})
 
 
-def parse_h2load(text: str) -> Load:
+def parse_h2load(text: str, streams: int = 1) -> Load:
     """Reads h2load's report of a run of fixed length. What is in flight at the end is neither done nor failed; but h2load is
-    silent about requests whose connection broke, so what was begun beyond one for each client has failed."""
+    silent about requests whose connection broke, so what was begun beyond one for each stream of each client has failed."""
     clients = re.search(r": (\d+) total client\(s\)\.", text)
     finished = re.search(r"^finished in ([\d.]+)(us|ms|s|m),", text, re.M)
     words = ("started", "done", "succeeded", "failed", "errored", "timeout")
@@ -87,7 +87,7 @@ def parse_h2load(text: str) -> Load:
     longest = re.search(r"^time for request:\s+\S+\s+([\d.]+)(us|ms|s|m)\s", text, re.M)
     return Load(
         done=good + sum(bad),
-        failed=told["errored"] + told["timeout"] + max(0, told["started"] - told["done"] - int(clients.group(1))),
+        failed=told["errored"] + told["timeout"] + max(0, told["started"] - told["done"] - int(clients.group(1)) * streams),
         bad_status=sum(bad),
         seconds=float(finished.group(1)) * UNITS[finished.group(2)] / 1e6,
         max_us=float(longest.group(1)) * UNITS[longest.group(2)] if longest else 0.0,
@@ -174,13 +174,28 @@ def wrk(
     return Command("wrk", argv, parse_wrk, tls)
 
 
-def h2load(port: int, *, seconds: float, connections: int, path: str, body: Path, options: Sequence[str]) -> Command:
-    """Uploads of one file over HTTP/1.1 in TLS; `options` say what is offered in its handshake."""
+def h2load(
+    port: int,
+    *,
+    seconds: float,
+    connections: int,
+    path: str,
+    streams: int = 0,
+    body: Path | None = None,
+    fields: Sequence[str] = (),
+    tls: Sequence[str] | None = None,
+) -> Command:
+    """One thread of h2load: so many streams of HTTP/2 on each connection, or HTTP/1.1 with `streams` 0. `body` is uploaded.
+    `tls`: what is offered in the handshake; None: in the clear."""
     program = find_tool("h2load")
     if not program:
         raise RuntimeError("h2load is missing")
-    argv = [program, "--h1", "-t1", f"-c{connections}", "-D", f"{round(seconds * 1000)}ms", "-d", str(body), *options]
-    return Command("h2load", [*argv, f"--connect-to=127.0.0.1:{port}", f"https://bench.test:{port}{path}"], parse_h2load)
+    argv = [program, "-t1", f"-c{connections}", "-D", f"{round(seconds * 1000)}ms", *(tls or ())]
+    argv += [f"-m{streams}", "--npn-list=h2"] if streams else ["--h1"]
+    argv += ["-d", str(body)] if body else []
+    argv += [word for line in fields for word in ("-H", line)]
+    where = f"{'http' if tls is None else 'https'}://bench.test:{port}{path}"
+    return Command("h2load", [*argv, f"--connect-to=127.0.0.1:{port}", where], lambda text: parse_h2load(text, max(1, streams)))
 
 
 def shakes(port: int, *, seconds: float, connections: int, env: Mapping[str, str]) -> Command:

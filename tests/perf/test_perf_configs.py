@@ -10,11 +10,11 @@ from perf.tls import make_certificate
 
 def test_the_gateway_column_loads_without_a_problem(tmp_path: Path) -> None:
     make_certificate(tmp_path)
-    ports = {"port": 8080, "tls": 8443, "admin": 9901, "origin": 9001, "upload": 9002}
+    ports = {"port": 8080, "tls": 8443, "h2c": 8081, "h2s": 8444, "admin": 9901, "origin": 9001, "upload": 9002, "h2origin": 9003}
     path = fill("isthmus.yaml", tmp_path / "isthmus.yaml", run=tmp_path, **ports)
     loaded = load(path)
     assert not loaded.problems and loaded.config is not None
-    assert [listener.name for listener in loaded.config.listeners] == ["web", "web-tls"]
+    assert [listener.name for listener in loaded.config.listeners] == ["web", "web-tls", "h2c", "h2-tls"]
 
 
 def test_many_routes_load_without_a_problem(tmp_path: Path) -> None:

@@ -72,6 +72,13 @@ def test_a_report_of_h2load_with_every_kind_of_error() -> None:
     assert (load.done, load.failed, load.bad_status) == (317, 6 + 2, 2)
 
 
+def test_a_report_of_h2load_with_streams() -> None:
+    """Of each stream one request may be in flight at the end, and no more."""
+    text = H2LOAD.replace("317 total, 333 started", "317 total, 830 started")
+    assert parse_h2load(text, 32).failed == 830 - 317 - 16 * 32
+    assert parse_h2load(text, 33).failed == 0
+
+
 def test_minutes_and_nothing() -> None:
     assert parse_wrk("  10 requests in 1.50m, 1KB read").seconds == 90.0
     with pytest.raises(ValueError, match="wrk reported nothing"):
