@@ -6,12 +6,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from OpenSSL import SSL
-
-from gateway._core.selftest import alert_record, is_http_instead, read_client_hello
-from tests.lib.hellos import (
+from hellos import (
     alpn_list,
     build,
     build_message,
@@ -22,6 +17,11 @@ from tests.lib.hellos import (
     server_name,
     versions,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from OpenSSL import SSL
+
+from gateway._core.selftest import alert_record, is_http_instead, read_client_hello
 
 GREASE = (0x0A0A, 0xFAFA)
 

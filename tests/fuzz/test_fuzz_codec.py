@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from hellos import alpn_list, build, build_message, message_of, real_hello, records, server_name, versions
 
 from gateway._core import h2test, selftest
-from tests.lib.hellos import alpn_list, build, build_message, message_of, real_hello, records, server_name, versions
 
 SEED = int(os.environ.get("GW_FUZZ_SEED", "20251125"))
 SECONDS = float(os.environ.get("GW_FUZZ_SECONDS", "1.5"))

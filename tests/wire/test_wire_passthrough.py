@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import trustme
 from conftest import Connect
+from hellos import build, build_message, large_hello, message_of, real_hello, records, server_name
 from wirebench import CUTS, Client, Gateway, Origin, OriginWire
 
 from gateway._core import counters, faults
-from tests.lib.hellos import build, build_message, large_hello, message_of, real_hello, records, server_name
 
 CONFIG = """
 listeners:
