@@ -133,7 +133,9 @@ cdef class H1Upstream(Upstream):
             self.lost(LOSS_STALE, F_NONE)
 
     cdef void keep_session(self) noexcept:
-        """The session for the next connection; with TLS 1.3 its ticket came after the handshake."""
+        """The session for the next connection; with TLS 1.3 its ticket came after the handshake, by the first answer at the latest."""
+        if not self.cluster.is_same_tls(self.client):
+            return
         if self.endpoint.session != NULL:
             tls_session_free(self.endpoint.session)
         self.endpoint.session = tls_session(self.tls)
@@ -146,12 +148,9 @@ cdef class H1Upstream(Upstream):
             # made under another identity (name, authorities, own certificate)
             self.lost(LOSS_STALE, F_NONE)
             return
-        if self.tls != NULL and self.leases:
-            if self.leases == 1:
-                self.keep_session()
-            if self.tls.grown:
-                # looked at sooner, see on_timer
-                self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + REST_MS)
+        if self.tls != NULL and self.leases and self.tls.grown:
+            # looked at sooner, see on_timer
+            self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + REST_MS)
         if not self.cluster.give_back(self.endpoint, self, self.leases == 0):
             self.lost(LOSS_STALE, F_NONE)
 
@@ -506,6 +505,9 @@ cdef class H1Upstream(Upstream):
         self.flow = None
         if extra:
             self.plane.counters.fault(F_EXTRA)
+        if self.tls != NULL and self.leases == 1:
+            # also where the connection ends with its one answer: who closes so often is asked for a handshake as often
+            self.keep_session()
         if self.keep and self.request_done and not extra and not self.ended and not self.broken and self.out.size == 0:
             self.state = UP_IDLE
             self.idle()
