@@ -39,7 +39,7 @@ cdef struct Tls:
     BIO *outward           # ciphertext that the kernel has not taken yet
     uint32_t waiting       # bytes in outward
     uint32_t sealed        # plain bytes that they stand for
-    uint32_t batch         # bytes that outward held when they were sealed
+    uint32_t batch         # bytes that outward held when they were sealed, and what was said since
     uint32_t credited      # plain bytes of these that were told as sent already
     int reason             # why the handshake failed: OpenSSL's reason code, 0 when the other side was gone
     bint drained           # the last receive emptied the kernel

@@ -353,6 +353,17 @@ cdef void count_outward(Tls *tls) noexcept nogil:
         tls.grown = True
 
 
+cdef int answer(Tls *tls, int fd) noexcept nogil:
+    """Sends what reading made OpenSSL say (that it does not renegotiate, say); -1 when nobody takes all that."""
+    cdef uint32_t before = tls.waiting
+    count_outward(tls)
+    if tls.waiting != before:
+        # behind what is sealed: those bytes are out before it is
+        tls.batch += tls.waiting - before
+        flush(tls, fd)
+    return -1 if tls.waiting > 2 * SEAL else 0
+
+
 cdef int receive(Tls *tls, int fd) noexcept nogil:
     """Takes what the kernel has into inward: 1, 0 (ended), or an Io."""
     cdef ssize_t got
@@ -425,6 +436,8 @@ cdef ssize_t tls_recv(Tls *tls, int fd, uint8_t *p, size_t n) noexcept nogil:
                 if BIO_get_mem_data(tls.inward, &rest) == 0 and SSL_pending(tls.ssl) == 0:
                     break
             tls.unread = got == n
+            if answer(tls, fd) < 0 and got == 0:
+                return IO_LOST
             if got:
                 return <ssize_t> got
         if has_asked and tls.drained:
