@@ -26,7 +26,7 @@ from gateway._core.h1_encode cimport (
     h1_queue_chunk,
     h1_queue_last_chunk,
 )
-from gateway._core.h1_parse cimport HeadLimits, h1_parse_request
+from gateway._core.h1_parse cimport HeadLimits, h1_is_foreign, h1_parse_request
 from gateway._core.h2_frame cimport PREFACE, h2_preface
 from gateway._core.headers cimport HEAD_EXPECT_CONTINUE, HEAD_KEEP_ALIVE, HeaderBlock
 from gateway._core.plane cimport DIRECT, HIGH_WATER, LOW_WATER, SCRATCH, Plane
@@ -385,7 +385,12 @@ cdef class H1Downstream(Downstream):
             return 0
         if took < 0:
             self.plane.counters.fault(-took)
-            self.refuse(fault_status(-took), FLAG_DPE, fault_name(-took))
+            if self.requests == 0 and h1_is_foreign(p, n):
+                self.exchange.refuse(0, FLAG_DPE, fault_name(-took))
+                self.exchange = None
+                self.close()
+            else:
+                self.refuse(fault_status(-took), FLAG_DPE, fault_name(-took))
             return n
         self.requests += 1
         self.version = ex.request.version

@@ -26,3 +26,7 @@ cdef struct HeadParser:    # zeroed = at the start of a head
 cdef int h1_parse_request(HeadParser *parser, HeaderBlock head, const uint8_t *p, size_t n, const HeadLimits *limits) noexcept nogil
 cdef int h1_parse_response(HeadParser *parser, HeaderBlock head, const uint8_t *p, size_t n, const HeadLimits *limits,
                            uint8_t request_method) noexcept nogil
+
+# Whether the first line at p[0:n] is of another protocol: words, the first of which is no method that we know, and no '/' among them, as
+# a target or a version of HTTP would have. Who sent it (SMTP, FTP, a preface of HTTP/2 that is not one) does not read HTTP/1.1 answers.
+cdef bint h1_is_foreign(const uint8_t *p, size_t n) noexcept nogil

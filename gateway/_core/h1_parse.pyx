@@ -8,7 +8,7 @@ from gateway._core.faults cimport (
     F_TARGET_LONG, F_VERSION)
 from gateway._core.headers cimport Field, HeaderBlock
 from gateway._core.tokens cimport method_of, token_of
-from gateway._core.types cimport uint8_t, uint16_t, uint32_t
+from gateway._core.types cimport M_OTHER, uint8_t, uint16_t, uint32_t
 from gateway._core.validate cimport validate_request, validate_response
 
 cdef enum:
@@ -67,6 +67,21 @@ cdef int parse_request_line(HeaderBlock head, const uint8_t *p, size_t n) noexce
     head.method = method_of(p, method)
     head.version = <uint8_t> version
     return 0
+
+
+cdef bint h1_is_foreign(const uint8_t *p, size_t n) noexcept nogil:
+    cdef size_t word = 0
+    cdef size_t i
+    while word < n and gw_class[p[word]] & C_TOKEN:
+        word += 1
+    if word == 0 or word == n or p[word] != 32 or method_of(p, word) != M_OTHER:
+        return False
+    for i in range(word, n):
+        if p[i] == 13 or p[i] == 10:
+            return True
+        if p[i] == c'/':
+            return False
+    return False
 
 
 # HTTP/1.x SP 3DIGIT [SP reason]; some origins leave out the space before an empty reason. 0 or a negated Fault.

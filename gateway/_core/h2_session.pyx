@@ -629,7 +629,7 @@ cdef class H2Session(H2Sender):
 
     cdef void on_window(self, uint32_t id, uint32_t n) noexcept:
         cdef H2Stream *stream
-        cdef int fault
+        cdef int fault = 0
         if n == 0:
             self.fail(F_H2_FRAME)
             return
@@ -643,9 +643,10 @@ cdef class H2Session(H2Sender):
                 if self.is_idle(id):
                     self.fail(F_H2_FRAME)
                 return
-            fault = window_add(&stream.send_window, n)
-            if fault == 0:
-                self.wake(stream)
+            if window_add(&stream.send_window, n) < 0:
+                self.fail_stream(stream, F_H2_WINDOW)      # RFC 9113 §6.9.1: of a stream it ends the stream
+                return
+            self.wake(stream)
         if fault < 0:
             self.fail(-fault)
         else:

@@ -326,3 +326,19 @@ def test_what_is_not_a_frame_ends_the_connection_with_a_reason(connect: Connect,
     assert event.error_code == h2.errors.ErrorCodes.PROTOCOL_ERROR
     while client.pump():
         pass
+
+
+def test_a_window_of_a_stream_that_overflows_ends_the_stream_alone(client: H2Client, site: Origin) -> None:
+    stream = client.ask("/held")
+    held = site.accept()
+    held.request()
+    update = b"\x00\x00\x04\x08\x00" + stream.to_bytes(4, "big") + (2**31 - 1).to_bytes(4, "big")
+    client.wire.socket.sendall(update)
+    reset = client.wait(h2.events.StreamReset, stream)
+    assert reset.error_code == h2.errors.ErrorCodes.FLOW_CONTROL_ERROR
+    held.ended()
+    after = client.ask("/after")
+    origin = site.accept()
+    origin.request()
+    origin.send(OK)
+    assert client.answer(after)[1] == b"ok"

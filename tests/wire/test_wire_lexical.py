@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import Connect
-from wirebench import Client, Origin, forwarded, is_refused, passes
+from wirebench import CUTS, Client, Gateway, Origin, forwarded, is_refused, passes
 
 HOST = "Host: a.test\r\n"
 GET = "GET / HTTP/1.1\r\n" + HOST
@@ -128,4 +128,16 @@ def test_item_26_a_method_that_is_no_token_or_too_long(connect: Connect, site: O
     client: Client = connect()
     client.send(f"{method} / HTTP/1.1\r\n{HOST}\r\n")
     client.refused(400)
+    site.untouched()
+
+
+@pytest.mark.parametrize("line", ["INVALID CONNECTION PREFACE", "EHLO mail.test", "USER anonymous"])
+def test_another_protocol_is_closed_without_an_answer(connect: Connect, gateway: Gateway, site: Origin, line: str) -> None:
+    """Nobody there reads HTTP/1.1; a client of HTTP/2 would take the answer for a frame (RFC 9113 §3.4)."""
+    for cut in CUTS:
+        client = connect()
+        client.send(f"{line}\r\n", cut=cut)
+        client.ended()
+        client.close()
+    assert [(line["status"], line["detail"]) for line in gateway.log()] == [(0, "start_line")] * len(CUTS)
     site.untouched()
