@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import gateway
+
+if TYPE_CHECKING:
+    from gateway.cli.sources import Sources
 
 app = typer.Typer(
     name="isthmus",
@@ -19,7 +22,13 @@ app = typer.Typer(
     epilog="Exit codes: 0 well, 1 problems, 2 wrong usage. The configuration by example: isthmus schema, config/ in the sources.",
 )
 
-Config = Annotated[Path, typer.Option("--config", "-c", help="Configuration file, or a directory of them.", show_default=False)]
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Configuration file, or a directory of them.", show_default=False)
+]
+Objects = Annotated[
+    Path | None,
+    typer.Option("--objects", help="Kubernetes objects as YAML: a file or a directory. Alone, or beside a configuration."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Level = Annotated[str, typer.Option("--log-level", help="debug, info, warning, error or critical.")]
 Workers = Annotated[
@@ -32,6 +41,14 @@ def _level(value: str) -> str:
     if value.lower() not in ("debug", "info", "warning", "error", "critical"):
         raise typer.BadParameter("one of debug, info, warning, error, critical", param_hint="--log-level")
     return value.lower()
+
+
+def _sources(config: Path | None, objects: Path | None, hint: str = "--config") -> Sources:
+    from gateway.cli.sources import Sources
+
+    if config is None and objects is None:
+        raise typer.BadParameter("is needed, or --objects", param_hint=hint)
+    return Sources(config, objects)
 
 
 def _version(value: bool) -> None:
@@ -48,7 +65,9 @@ def root(
 
 
 @app.command()
-def run(config: Config, workers: Workers = None, admin: Admin = None, log_level: Level = "info") -> None:
+def run(
+    config: Config = None, objects: Objects = None, workers: Workers = None, admin: Admin = None, log_level: Level = "info"
+) -> None:
     """Run a gateway in the foreground until SIGTERM.
 
     SIGHUP looks at the configuration again (changes of files are seen by themselves), SIGUSR1 reopens the access log, a second
@@ -56,7 +75,9 @@ def run(config: Config, workers: Workers = None, admin: Admin = None, log_level:
     """
     from gateway.supervisor.main import Options, serve
 
-    raise typer.Exit(serve(Options(config=config, workers=workers, admin=admin, log_level=_level(log_level))))
+    sources = _sources(config, objects)
+    options = Options(config=sources.path, workers=workers, admin=admin, log_level=_level(log_level), load=sources.load)
+    raise typer.Exit(serve(options))
 
 
 @app.command()
@@ -74,19 +95,23 @@ def demo(
 
 @app.command()
 def check(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration file, or a directory of them.", show_default=False)],
+    path: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Configuration file, or a directory of them.", show_default=False)
+    ] = None,
+    objects: Objects = None,
     as_json: Json = False,
 ) -> None:
     """Say what is wrong with a configuration: 0 when nothing is, 1 when something is (warnings alone are 0)."""
-    from gateway.cli.check import check_path
+    from gateway.cli.check import check_sources
 
-    raise typer.Exit(check_path(path, as_json))
+    raise typer.Exit(check_sources(_sources(path, objects, "FILE"), as_json))
 
 
 @app.command()
 def route(
-    config: Config,
     host: Annotated[str, typer.Option("--host", help="Host of the request.", show_default=False)],
+    config: Config = None,
+    objects: Objects = None,
     path: Annotated[str, typer.Option("--path", help="Path of the request, with its query.")] = "/",
     method: Annotated[str, typer.Option("--method", "-X", help="Method of the request.")] = "GET",
     header: Annotated[
@@ -104,15 +129,15 @@ def route(
         if not colon or not name.strip():
             raise typer.BadParameter(f"{line!r} is not 'name: value'", param_hint="--header")
         fields.append((name.strip(), value.strip()))
-    raise typer.Exit(explain_request(config, host, path, method, fields, port, as_json))
+    raise typer.Exit(explain_request(_sources(config, objects), host, path, method, fields, port, as_json))
 
 
 @app.command()
-def routes(config: Config, as_json: Json = False) -> None:
+def routes(config: Config = None, objects: Objects = None, as_json: Json = False) -> None:
     """List what is routed where: hosts, paths, rules, backends."""
     from gateway.cli.routes import list_routes
 
-    raise typer.Exit(list_routes(config, as_json))
+    raise typer.Exit(list_routes(_sources(config, objects), as_json))
 
 
 @app.command()

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import msgspec
 
+from gateway.cli.sources import Sources
 from gateway.control.build import build
 from gateway.control.compile import compile_model
 from gateway.model.problem import Problem
-from gateway.sources import files
 
 
-def find_problems(path: Path) -> list[Problem]:
+def find_problems(sources: Sources) -> list[Problem]:
     """The problems of loading and of compiling, as `run` would find them."""
-    loaded = files.load(path)
+    loaded = sources.load()
     if loaded.config is None:
         return loaded.problems
     return [*loaded.problems, *compile_model(build(loaded.config), 1).problems]
 
 
-def check_path(path: Path, as_json: bool) -> int:
-    problems = find_problems(path)
+def check_sources(sources: Sources, as_json: bool) -> int:
+    problems, path = find_problems(sources), sources.path
     errors = sum(problem.severity == "error" for problem in problems)
     if as_json:
         print(msgspec.json.encode([{**msgspec.structs.asdict(problem), "text": problem.text()} for problem in problems]).decode())

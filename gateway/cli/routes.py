@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from gateway.cli.sources import Sources
 from gateway.control.build import Filter, HeaderModifier, Match, Model, Redirect, build
-from gateway.sources import files
+
+Where = Callable[[str, int], str]
 
 
-def load_model(path: Path) -> Model | None:
-    """The model of a configuration; None, with its problems on stderr, when it cannot be used."""
-    # Whoever asks where a request goes may have no private keys at hand.
-    loaded = files.load(path, with_certificates=False)
+def load_model(sources: Sources) -> tuple[Model | None, Where]:
+    """The model of a configuration and where its rules stand; None, with its problems on stderr, when it cannot be used."""
+    loaded, where = sources.load_with_places()
     if loaded.config is None:
         for problem in loaded.problems:
             print(problem.text(), file=sys.stderr)
-        return None
-    return build(loaded.config)
+        return None, where
+    return build(loaded.config), where
 
 
 def match_text(match: Match) -> str:
@@ -75,8 +76,8 @@ def backend_text(backends: list[dict[str, Any]]) -> str:
     return ", ".join(names)
 
 
-def list_routes(path: Path, as_json: bool) -> int:
-    model = load_model(path)
+def list_routes(sources: Sources, as_json: bool) -> int:
+    model, _ = load_model(sources)
     if model is None:
         return 1
     rows = table_of(model)

@@ -66,6 +66,7 @@ class Load:
 
 
 Apply = Callable[[Revision], list[Problem]]
+LoadSources = Callable[[Files], files.Loaded]
 
 
 def keep_last_good(config: Config, left_out: frozenset[tuple[str, str]], last: Config) -> tuple[Config, list[Problem]]:
@@ -121,8 +122,10 @@ def _step_back() -> None:
 class Reconciler:
     """Owns the current revision. `apply` puts a new one to use and answers what went wrong with it (a port that is taken)."""
 
-    def __init__(self, path: Path, apply: Apply) -> None:
+    def __init__(self, path: Path, apply: Apply, load: LoadSources | None = None) -> None:
+        """load: how the sources are read, when they are more than the files of the path."""
         self._path = path
+        self._load = load or (lambda known: files.load(path, known))
         self._apply = apply
         self._lock = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "load", initializer=_step_back)
@@ -181,7 +184,7 @@ class Reconciler:
 
     def _look(self) -> Load:
         """Runs in a thread: touches nothing of this object but reads."""
-        loaded = files.load(self._path, self._tls_files)
+        loaded = self._load(self._tls_files)
         config, problems, secured = loaded.config, loaded.problems, loaded.secured
         if config is None:
             return Load(problems, None, True, digest=loaded.digest)

@@ -120,9 +120,16 @@ class Place:
     directory: Path
 
 
-def secure(config: Config, places: Mapping[tuple[str, str], Place], known: Files, *, now: datetime | None = None) -> Look:
-    """Looks at all files. places: by (listeners or clusters, name)."""
-    look = _Looking(known, now or datetime.now(UTC))
+def secure(
+    config: Config,
+    places: Mapping[tuple[str, str], Place],
+    known: Files,
+    *,
+    now: datetime | None = None,
+    given: Mapping[Path, bytes] | None = None,
+) -> Look:
+    """Looks at all files. places: by (listeners or clusters, name). given: contents of files that are none, such as Secrets."""
+    look = _Looking(known, now or datetime.now(UTC), given or {})
     for listener in config.listeners:
         if listener.protocol == "HTTPS" and listener.tls is not None:
             look.listener(listener, places["listeners", listener.name])
@@ -157,8 +164,9 @@ class _Left(Exception):
 class _Looking:
     """One run of secure."""
 
-    def __init__(self, known: Files, now: datetime) -> None:
+    def __init__(self, known: Files, now: datetime, given: Mapping[Path, bytes]) -> None:
         self.known = known
+        self.given = given
         self.now = now
         self.files = Files()
         self.findings: list[Finding] = []
@@ -368,6 +376,8 @@ class _Looking:
         return found
 
     def _content(self, file: Path) -> bytes:
+        if file in self.given:
+            return self.given[file]
         real = self._real(file)
         self.files.marks.setdefault(file, file_mark(file, real))
         try:

@@ -7,7 +7,7 @@ directory that `..data` names at the begin, so that no two of them come from dif
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -74,12 +74,20 @@ class _Draft:
     """Names of items that could not be decoded."""
 
 
-def load(path: Path, known: Files | None = None, *, with_certificates: bool = True) -> Loaded:
+def load(
+    path: Path | None,
+    known: Files | None = None,
+    *,
+    with_certificates: bool = True,
+    more: Mapping[str, bytes] | None = None,
+) -> Loaded:
     """Reads, merges, decodes and validates a file or a directory. Never raises for what stands in it or is missing.
 
     known: Loaded.tls_files of the load before. with_certificates: whether the files that it names for TLS are read and checked too.
+    more: texts that are no files, by the name to show; a path may then be missing.
     """
-    texts = _read(path)
+    texts = [] if path is None else _read(path)
+    texts += [_Text(Path(name), content) for name, content in (more or {}).items()]
     problems: list[Problem] = []
     documents: list[Document] = []
     for text in texts:

@@ -23,7 +23,7 @@ import gateway
 from gateway._core import counters, snapshot
 from gateway.admin.server import AdminServer
 from gateway.control.publish import Wanted, wanted_of
-from gateway.control.reconciler import Reconciler, Revision
+from gateway.control.reconciler import LoadSources, Reconciler, Revision
 from gateway.model.config import redact
 from gateway.model.problem import Problem
 from gateway.observe import logging as log_setup
@@ -54,6 +54,8 @@ class Options:
     workers: int | None = None
     admin: str | None = None
     log_level: str = "info"
+    load: LoadSources | None = None
+    """How the sources are read, when they are more than the files at `config`."""
     on_ready: Callable[[Supervisor], Awaitable[None]] | None = None
     """Called once, when traffic may come for the first time."""
 
@@ -75,7 +77,7 @@ class Supervisor:
         self._is_draining = False
         self._was_ready = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.reconciler = Reconciler(options.config, self._apply)
+        self.reconciler = Reconciler(options.config, self._apply, options.load)
         self._admin: AdminServer | None = None
         self._admin_asked = ""
         self._listeners = Listeners(0)

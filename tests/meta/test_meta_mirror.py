@@ -40,6 +40,7 @@ TESTED_BY = {
     "gateway/cli/route.py": "cli/test_commands.py",
     "gateway/cli/routes.py": "cli/test_commands.py",
     "gateway/cli/schema.py": "cli/test_commands.py",
+    "gateway/cli/sources.py": "cli/test_objects.py",
     "gateway/cli/top.py": "cli/test_commands.py",
     "gateway/control/publish.py": "control/test_reconciler.py",
     "gateway/model/listener.py": "model/test_model_config.py",

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from OpenSSL import SSL
 
 from gateway.sources.kubernetes.gateway import ObjectRef
 from gateway.sources.kubernetes.meta import GATEWAY_GROUP, Ref
 from gateway.sources.kubernetes.view import View
+from gateway.sources.pem import Refusal, read_bundle, read_chain
+from gateway.supervisor.ipc import Pair, ServerSide
+from gateway.worker.contexts import client_context, reason_of, server_contexts
 
 _MOST_KNOWN = 10_000
 _known: dict[bytes, str] = {}
@@ -107,26 +108,21 @@ def _remember(mark: bytes, find: Callable[[], str]) -> str:
 
 def _pair_flaw(cert: bytes, key: bytes) -> str:
     try:
-        chain = x509.load_pem_x509_certificates(cert)
-    except (ValueError, UnsupportedAlgorithm):
-        return "'tls.crt' holds no certificate in PEM that can be read"
-    try:
-        private = load_pem_private_key(key, None)
-    except TypeError:
-        return "'tls.key' is encrypted; a key without a passphrase is needed"
-    except (ValueError, UnsupportedAlgorithm):
-        return "'tls.key' holds no private key in PEM that can be read"
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    try:
-        matches = any(each.public_key().public_bytes(*form) == private.public_key().public_bytes(*form) for each in chain)
-    except (ValueError, UnsupportedAlgorithm):
-        return "'tls.crt' has a key of a kind that is not known"
-    return "" if matches else "'tls.key' is not the key of the certificate"
+        chain = read_chain(cert, key)
+        for make in server_contexts(ServerSide((Pair(chain.names, chain.kind, chain.pem, key),)), b""):
+            make()
+    except Refusal as refusal:
+        return f"'tls.{'crt' if refusal.key == 'cert' else 'key'}' {refusal}"
+    except SSL.Error as error:
+        return f"OpenSSL does not take 'tls.crt': {reason_of(error)}"
+    return ""
 
 
 def _bundle_flaw(content: bytes) -> str:
     try:
-        x509.load_pem_x509_certificates(content)
-    except (ValueError, UnsupportedAlgorithm):
-        return "'ca.crt' holds no certificate in PEM that can be read"
+        client_context(read_bundle("ca", content).pem, None)
+    except Refusal as refusal:
+        return f"'ca.crt' {refusal}"
+    except SSL.Error as error:
+        return f"OpenSSL does not take 'ca.crt': {reason_of(error)}"
     return ""
