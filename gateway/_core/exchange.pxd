@@ -104,6 +104,7 @@ cdef class Exchange(Flow):
     cdef void begin(self) noexcept
     # The head never became valid: answer (when status is not 0) and log.
     cdef void refuse(self, int status, uint32_t flag, const char *detail) noexcept
+    cdef void doubt_certificate(self) noexcept
     cdef bint show_certificate(self) noexcept
     cdef void run(self, uint8_t phase) noexcept
     cdef void take_content(self, const uint8_t *p, size_t n) noexcept

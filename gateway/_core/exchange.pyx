@@ -84,6 +84,13 @@ cdef uint32_t next_ticket() noexcept nogil:
     return last_ticket
 
 
+cdef Span span_of(bytes text) noexcept:
+    cdef Span span
+    span.p = <const uint8_t *> <const char *> text
+    span.n = <size_t> len(text)
+    return span
+
+
 cdef class Exchange(Flow):
     def __dealloc__(self):
         out_clear(&self.replay)
@@ -119,11 +126,19 @@ cdef class Exchange(Flow):
         self.active_ms = self.plane.poller.now_ms
         if self.certificate is not None and not self.show_certificate():
             return
+        if self.certificate is None and self.request.find(T_X_FORWARDED_CLIENT_CERT) != NULL:
+            self.doubt_certificate()
         if self.request.find(T_CONTENT_TYPE) != NULL:
             self.web = GrpcWeb.around(self.downstream, self.request)
             if self.web is not None:
                 self.downstream = self.web
         self.run(PHASE_ROUTE)
+
+    cdef void doubt_certificate(self) noexcept:
+        """No route may go by what a stranger says of a certificate that we did not see."""
+        cdef Snapshot snapshot = self.binding.snapshot
+        if self.port == NONE or snapshot.listeners[snapshot.ports[self.port].listeners].trusted_hops == 0:
+            self.request.drop(T_X_FORWARDED_CLIENT_CERT)
 
     cdef bint show_certificate(self) noexcept:
         """What the client proved of itself goes into the request before it is routed, so that routes can ask for it."""
@@ -793,6 +808,8 @@ cdef class Exchange(Flow):
             if self.detail != NULL:
                 facts.detail.p = <const uint8_t *> self.detail
                 facts.detail.n = strlen(self.detail)
+            if self.certificate is not None:
+                facts.certificate = span_of(self.certificate)
             self.plane.log.write(&facts, self.request)
         self.recycle()
 

@@ -23,6 +23,7 @@ cdef struct RecordFacts:   # spans are borrowed for the call
     Span client            # the client's address, after trusted hops
     Span request_id
     Span detail            # a fault's or failure's name; empty when all went well
+    Span certificate       # what X-Forwarded-Client-Cert says of the client; empty when it showed no certificate
 
 cdef struct RecordHead:    # what a record takes from the request's head, cut to its bounds
     Span method

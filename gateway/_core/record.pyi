@@ -32,6 +32,7 @@ class RecordProbe:
         client: bytes = b"",
         request_id: bytes = b"",
         detail: bytes = b"",
+        certificate: bytes = b"",
         secure: bool = False,
         times: int = 1,
     ) -> int: ...

@@ -16,7 +16,8 @@ from gateway._core.types cimport Flag, Ref, Span, uint8_t, uint16_t, uint32_t, u
 cdef enum:                 # most bytes of a field that are logged
     LONG = 1024            # path and query
     SHORT = 256            # everything else
-    FIXED = 1024           # room for keys, numbers and punctuation of a line
+    CERTIFICATE = 1024     # of what a client's certificate says
+    FIXED = 1056           # room for keys, numbers and punctuation of a line
     ESCAPED = 6            # bytes that one byte may become
     KEEP = 65536           # an empty buffer gives back what is beyond
     FLAGS_N = 15
@@ -312,9 +313,10 @@ cdef class LogBuffer:
         cut_facts.client = cut(facts.client, SHORT)
         cut_facts.request_id = cut(facts.request_id, SHORT)
         cut_facts.detail = cut(facts.detail, SHORT)
+        cut_facts.certificate = cut(facts.certificate, CERTIFICATE)
         n = (head.method.n + head.host.n + head.path.n + head.query.n + head.user_agent.n + head.referer.n
              + cut_facts.listener.n + cut_facts.route.n + cut_facts.cluster.n + cut_facts.upstream.n + cut_facts.client.n
-             + cut_facts.request_id.n + cut_facts.detail.n)
+             + cut_facts.request_id.n + cut_facts.detail.n + cut_facts.certificate.n)
         if self.reserve(n * ESCAPED + FIXED) != 0:
             self.dropped += 1
             return -1
@@ -393,6 +395,8 @@ cdef class LogBuffer:
         o = put_member(o, b',"user_agent":"', 15, head.user_agent)
         o = put_member(o, b',"referer":"', 12, head.referer)
         o = put_member(o, b',"detail":"', 11, facts.detail)
+        if facts.certificate.n:
+            o = put_member(o, b',"client_certificate":"', 23, facts.certificate)
         return put(o, b'}\n', 2)
 
     cdef uint8_t *write_text(self, uint8_t *o, const RecordFacts *facts, const RecordHead *head) noexcept nogil:
@@ -483,7 +487,8 @@ cdef class RecordProbe:
 
     def write(self, *, uint64_t wall_us=0, uint64_t duration_us=0, uint64_t upstream_us=0, uint64_t bytes_in=0, uint64_t bytes_out=0,
               uint32_t flags=0, uint32_t attempts=0, uint16_t status=200, uint8_t protocol=11, bytes listener=b"", bytes route=b"",
-              bytes cluster=b"", bytes upstream=b"", bytes client=b"", bytes request_id=b"", bytes detail=b"", bint secure=False, int times=1):
+              bytes cluster=b"", bytes upstream=b"", bytes client=b"", bytes request_id=b"", bytes detail=b"", bytes certificate=b"",
+              bint secure=False, int times=1):
         cdef RecordFacts facts
         cdef int _
         cdef int result = 0
@@ -504,6 +509,7 @@ cdef class RecordProbe:
         facts.client = span_of(client)
         facts.request_id = span_of(request_id)
         facts.detail = span_of(detail)
+        facts.certificate = span_of(certificate)
         with nogil:
             for _ in range(times):
                 result = self.log.write(&facts, self.head)

@@ -82,6 +82,12 @@ def test_a_record_has_every_key_in_a_fixed_order():
     }
 
 
+def test_what_a_clients_certificate_says_is_there_when_it_showed_one():
+    row = record(certificate=b'Hash=00;Subject="CN=me"')
+    assert list(row) == [*KEYS, "client_certificate"] and row["client_certificate"] == 'Hash=00;Subject="CN=me"'
+    assert len(record(certificate=b"x" * 5000)["client_certificate"]) == 1024
+
+
 def test_a_request_that_never_parsed_has_the_same_keys_and_types():
     empty = dict.fromkeys(("listener", "route", "cluster", "upstream", "client", "request_id"), b"")
     row = json.loads(line(head={}, status=400, flags=64, detail=b"start_line", protocol=0, **empty))

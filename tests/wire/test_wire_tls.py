@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from collections.abc import Iterator
 
 import pytest
 import trustme
@@ -160,6 +161,69 @@ def test_a_whole_answer_that_ends_with_the_connection_says_close_notify(connect:
     origin.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello")
     origin.close()
     assert client.rest().endswith(b"hello")
+
+
+# ---- who the client is
+
+
+FOR_THE_KNOWN = """    rules:
+      - matches: [{headers: [{name: x-forwarded-client-cert, type: RegularExpression, value: "Hash=[0-9]+"}]}]
+        filters:
+          - type: RequestRedirect
+            requestRedirect: {statusCode: 302, path: {type: ReplaceFullPath, replaceFullPath: /known}}
+"""
+
+
+@pytest.fixture
+def knows_clients(gateway: Gateway) -> Iterator[trustme.CA]:
+    authority = trustme.CA()
+    context = server_context("who.one.test", clients=authority)
+    star = server_context("*.one.test")
+    show(gateway, "one", server_tls((("who.one.test",), context), (("*.one.test",), star), asks_client=True))
+    gateway.call(lambda engine: engine.set_certificate_reader(lambda der: b"Hash=%d" % len(der)))
+    yield authority
+    gateway.call(lambda engine: engine.set_certificate_reader(None))
+    show(gateway, "one", server_tls((("*.one.test",), server_context("*.one.test"))))
+
+
+def test_a_clients_certificate_is_told_to_origin_log_and_routes(
+    connect: Connect, site: Origin, gateway: Gateway, knows_clients: trustme.CA
+) -> None:
+    gateway.swap(CONFIG.replace("    rules:\n", FOR_THE_KNOWN, 1))
+    try:
+        context = trusting()
+        leaf = knows_clients.issue_cert("me@example.com")
+        leaf.configure_cert(context)
+        client = connect("one")
+        encrypted(client, "who.one.test", context)
+        client.send("GET / HTTP/1.1\r\nHost: who.one.test\r\nX-Forwarded-Client-Cert: Hash=1\r\n\r\n")
+        assert client.answer().get("location") == "https://who.one.test:8443/known"
+        assert gateway.log()[0]["client_certificate"].startswith("Hash=")
+        # in the clear nobody has one, whatever is said
+        plain = connect("web")
+        plain.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        assert b"x-forwarded-client-cert" not in site.accept().request()
+    finally:
+        gateway.swap(CONFIG)
+
+
+def test_a_forged_word_about_a_certificate_opens_no_route(connect: Connect, site: Origin, gateway: Gateway) -> None:
+    gateway.swap(CONFIG.replace("    rules:\n", FOR_THE_KNOWN, 1))
+    try:
+        client = connect("web")
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-Client-Cert: Hash=1\r\n\r\n")
+        assert b"x-forwarded-client-cert" not in site.accept().request()
+    finally:
+        gateway.swap(CONFIG)
+
+
+def test_who_shows_no_certificate_where_one_is_demanded_is_refused(
+    connect: Connect, site: Origin, gateway: Gateway, knows_clients: trustme.CA
+) -> None:
+    client = connect("one")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        encrypted(client, "who.one.test", trusting(version="TLSv1_2"))
+    assert gateway.scalar("tls_handshakes_failed")
 
 
 # endpoints
