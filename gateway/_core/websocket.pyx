@@ -3,7 +3,7 @@
 import base64
 import hashlib
 
-from gateway._core.headers cimport HEAD_UPGRADE, HEAD_WEBSOCKET, Field, HeaderBlock
+from gateway._core.headers cimport FIELD_HOP, HEAD_UPGRADE, HEAD_WEBSOCKET, Field, HeaderBlock
 from gateway._core.tokens cimport T_CONTENT_LENGTH, T_SEC_WEBSOCKET_ACCEPT, T_SEC_WEBSOCKET_KEY, T_UPGRADE
 from gateway._core.types cimport FRAME_NONE, FRAME_STREAM, M_GET, Span, uint8_t, uint64_t
 
@@ -15,13 +15,23 @@ cdef int set_field(HeaderBlock head, uint8_t token, bytes name, bytes value) noe
                     <const uint8_t *> <const char *> value, <size_t> len(value))
 
 
+cdef int set_upgrade(HeaderBlock head) noexcept:
+    cdef Field *field
+    if set_field(head, T_UPGRADE, b"upgrade", b"websocket") < 0:
+        return -1
+    # as one that was received: of this hop, and written together with Connection
+    field = head.find(T_UPGRADE)
+    field.flags |= FIELD_HOP
+    return 0
+
+
 cdef int connect_to_upgrade(HeaderBlock head, uint64_t random_hi, uint64_t random_lo) noexcept:
     cdef bytes key = base64.b64encode((int(random_hi) << 64 | int(random_lo)).to_bytes(16, "big"))
     head.method = M_GET
     head.method_text = head.keep(<const uint8_t *> b"GET", 3)
     if head.method_text.off == 0xffffffff:
         return -1
-    if set_field(head, T_UPGRADE, b"upgrade", b"websocket") < 0:
+    if set_upgrade(head) < 0:
         return -1
     return set_field(head, T_SEC_WEBSOCKET_KEY, b"sec-websocket-key", key)
 
@@ -38,7 +48,7 @@ cdef int ok_to_switched(HeaderBlock head, bytes key) noexcept:
     head.status = 101
     head.framing = FRAME_NONE
     head.flags |= HEAD_UPGRADE | HEAD_WEBSOCKET
-    if set_field(head, T_UPGRADE, b"upgrade", b"websocket") < 0:
+    if set_upgrade(head) < 0:
         return -1
     if key is None:
         return 0
