@@ -7,7 +7,7 @@ from gateway._core.buf cimport Block, out_append, out_clear, out_commit, out_con
 from gateway._core.faults cimport F_FLOOD_FAULT, F_NONE
 from gateway._core.h2_frame cimport (
     FRAME_HEAD, H2_CONTINUATION, H2_DATA, H2_END_HEADERS, H2_END_STREAM, H2_GOAWAY, H2_HEADERS, H2_RST_STREAM, H2E_INTERNAL, H2E_NO_ERROR,
-    h2_error_of, h2_parse_priority, h2_put_head, put_u32)
+    MIN_FRAME, h2_error_of, h2_parse_priority, h2_put_head, put_u32)
 from gateway._core.h2_ledger cimport ACCOUNT_FAULTS, ledger_add, ledger_allow, ledger_answer, ledger_answered
 from gateway._core.h2_sink cimport (
     BLOCK_REQUEST, BLOCK_RESPONSE, BLOCK_TRAILERS, GONE_BROKEN, GONE_DONE, GONE_FAULT, GONE_OURS, H2Sink)
@@ -15,7 +15,8 @@ from gateway._core.h2_stream cimport (
     NO_LENGTH, H2Stream, ring_add, ring_head, ring_remove, ring_turn, stream_any, stream_find, stream_free, stream_remove, streams_clear)
 from gateway._core.headers cimport FIELD_DROP, FIELD_HOP, HEAD_TE_TRAILERS, HeaderBlock
 from gateway._core.hpack_encode cimport (
-    HpackEncoder, hpack_bound, hpack_encode_request, hpack_encode_response, hpack_encode_trailers, hpack_encoder_clear)
+    UPDATE_BOUND, HpackEncoder, hpack_bound, hpack_encode_request, hpack_encode_response, hpack_encode_start, hpack_encode_trailers,
+    hpack_encoder_clear)
 from gateway._core.types cimport FRAME_LENGTH, FRAME_NONE, M_HEAD, uint8_t, uint32_t, uint64_t
 
 cdef enum:
@@ -275,10 +276,20 @@ cdef class H2Sender:
     cdef void put_tail(self, H2Stream *stream, HeaderBlock trailers) noexcept:
         """Trailers, or those that wait in the tail: the end of the stream either way."""
         cdef Block *block
+        cdef uint8_t *to
+        cdef size_t n
         if trailers is not None:
             if self.put_block(stream, trailers, BLOCK_TRAILERS, True, False):
                 self.end_local(stream)
             return
+        to = out_reserve(&self.out, FRAME_HEAD + UPDATE_BOUND)
+        if to == NULL:
+            self.fail(F_NONE)
+            return
+        # The peer may have made the table smaller since: the next block says so, whichever it is.
+        n = hpack_encode_start(&self.encoder, to + FRAME_HEAD)
+        h2_put_head(to, n + stream.tail.size, H2_HEADERS, H2_END_HEADERS | H2_END_STREAM, stream.id)
+        out_commit(&self.out, FRAME_HEAD + n)
         block = stream.tail.head
         while block != NULL:
             if out_append(&self.out, block.data + block.start, block.end - block.start) < 0:
@@ -315,17 +326,16 @@ cdef class H2Sender:
             return
         # Content waits before them. Encoded with the static table alone they may go out at any later time.
         bound = hpack_bound(trailers)
-        if bound > self.remote.frame:
+        if bound + UPDATE_BOUND > MIN_FRAME:
             # No peer is owed trailers of this size.
             self.reset(stream, H2E_INTERNAL)
             return
-        to = out_reserve(&stream.tail, FRAME_HEAD + bound)
+        to = out_reserve(&stream.tail, bound)
         if to == NULL:
             self.fail(F_NONE)
             return
-        n = hpack_encode_trailers(NULL, to + FRAME_HEAD, trailers)
-        h2_put_head(to, n, H2_HEADERS, H2_END_HEADERS | H2_END_STREAM, stream.id)
-        out_commit(&stream.tail, FRAME_HEAD + n)
+        n = hpack_encode_trailers(NULL, to, trailers)
+        out_commit(&stream.tail, n)
 
     cdef void end_local(self, H2Stream *stream) noexcept:
         """END_STREAM is in the output."""

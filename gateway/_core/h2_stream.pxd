@@ -26,7 +26,7 @@ cdef struct H2Stream:
     int32_t send_window        # what the peer takes; below 0 when its settings took away more than was left
     uint64_t send_left         # bytes that content-length promises still; NO_LENGTH
     OutQueue out               # content that waits for its turn or for a window
-    OutQueue tail              # trailers, encoded already, that wait behind it
+    OutQueue tail              # trailers, as a field block, that wait behind it
     uint64_t stall_ms          # when the pace of the peer is looked at; 0: nothing waits
     uint32_t drained           # bytes sent since the last look
     uint8_t *last_flags        # of the stream's last frame in the output, which END_STREAM may still be put on;

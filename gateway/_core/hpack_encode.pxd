@@ -12,6 +12,7 @@ from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     INDEX_SLOTS = 256
+    UPDATE_BOUND = 12      # bytes of two size updates
     MOST_TABLE = 4096      # bytes of table that we use, whatever the peer offers
 
 cdef struct HpackIndex:
@@ -31,9 +32,11 @@ cdef void hpack_limit(HpackEncoder *encoder, uint32_t size) noexcept nogil
 
 # Bytes that encoding may need at most.
 cdef size_t hpack_bound(HeaderBlock head) noexcept nogil
-# Each writes one field block and answers its bytes. FRAME_LENGTH writes content-length. A NULL encoder uses the static table alone: such
-# a block may be sent at any later time. `secure`: the :scheme is https. A request with HEAD_UPGRADE and HEAD_WEBSOCKET becomes an extended
-# CONNECT (RFC 8441). keep_length: a content-length field of the block is kept as it is (answers to HEAD, and 304).
+# Each writes one field block and answers its bytes. FRAME_LENGTH writes content-length. `secure`: the :scheme is https. A request with
+# HEAD_UPGRADE and HEAD_WEBSOCKET becomes an extended CONNECT (RFC 8441). keep_length: a content-length field of the block is kept as it is
+# (answers to HEAD, and 304). A NULL encoder uses the static table alone: such a block may be sent at any later time, behind what
+# hpack_encode_start writes then: the table's size, when it is due, at most UPDATE_BOUND bytes.
+cdef size_t hpack_encode_start(HpackEncoder *encoder, uint8_t *out) noexcept nogil
 cdef size_t hpack_encode_request(HpackEncoder *encoder, uint8_t *out, HeaderBlock head, uint8_t framing, uint64_t length, bint te_trailers,
                                  bint secure) noexcept nogil
 cdef size_t hpack_encode_response(HpackEncoder *encoder, uint8_t *out, HeaderBlock head, uint8_t framing, uint64_t length,

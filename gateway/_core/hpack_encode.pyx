@@ -258,6 +258,10 @@ cdef uint8_t *put_path(HpackEncoder *encoder, uint8_t *out, HeaderBlock head) no
 
 # ---- heads ----
 
+cdef size_t hpack_encode_start(HpackEncoder *encoder, uint8_t *out) noexcept nogil:
+    return <size_t> (put_start(encoder, out) - out)
+
+
 cdef size_t hpack_encode_request(HpackEncoder *encoder, uint8_t *out, HeaderBlock head, uint8_t framing, uint64_t length, bint te_trailers,
                                  bint secure) noexcept nogil:
     cdef uint8_t *start = out

@@ -10,7 +10,7 @@ CORE = Path(__file__).resolve().parents[2] / "gateway" / "_core"
 HEADERS = sorted(CORE.glob("*.pxd"))
 SOURCES = sorted([*CORE.glob("*.pyx"), *HEADERS])
 # Modules that no request passes through: they answer an operator or a test.
-BESIDE_THE_PATH = {"explain.pyx", "h2test.pyx", "pathtest.pyx", "selftest.pyx"}
+BESIDE_THE_PATH = {"explain.pyx", "h2probe.pyx", "h2test.pyx", "pathtest.pyx", "selftest.pyx"}
 OBJECTS = {"object", "bytes", "bytearray", "str", "list", "dict", "tuple", "set", "frozenset", "type", "memoryview"}
 
 
