@@ -7,9 +7,9 @@
 #   by the windows and, beyond `held`, takes credit away from the whole connection; after a fault of the connection nothing is read.
 #
 # A fault of a stream resets it, a fault of the connection ends it (RFC 9113 §5.4). What no peer does by mistake or in a race (a frame after
-# its own END_STREAM, a window beyond its bound, an increment of 0, a stream that depends on itself) ends the connection although the RFC
-# would have the stream reset: §5.4.1 allows it, and resets that a peer can ask for gain it nothing then (class D2). What makes a message
-# malformed resets its stream, and the ledger counts.
+# its own END_STREAM, an increment of 0, a stream that depends on itself) ends the connection although the RFC would have the stream
+# reset: §5.4.1 allows it, and resets that a peer can ask for gain it nothing then (class D2). What makes a message malformed, or a
+# stream's window too large, resets its stream, and the ledger counts.
 
 from gateway._core.h2_flow cimport Credit
 from gateway._core.h2_frame cimport FieldBlock, FrameHead, Settings

@@ -9,10 +9,11 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
+import h2frames
 import pytest
 from hellos import alpn_list, build, build_message, message_of, real_hello, records, server_name, versions
 
-from gateway._core import h2test, selftest
+from gateway._core import h2probe, h2test, selftest
 
 SEED = int(os.environ.get("GW_FUZZ_SEED", "20251125"))
 SECONDS = float(os.environ.get("GW_FUZZ_SECONDS", "1.5"))
@@ -271,6 +272,82 @@ def check_frame(rng: random.Random, data: bytes) -> None:
     assert h2test.join_pieces(pieces) == data
 
 
+def session_seeds() -> list[bytes]:
+    """What clients and origins say, whole conversations of one side."""
+    speaker = h2frames.Speaker()
+    begin = h2frames.PREFACE + h2frames.settings((4, 70000), (1, 100)) + h2frames.frame(h2frames.SETTINGS, h2frames.ACK)
+    post = [*h2frames.POST, (b"content-length", b"8"), (b"priority", b"u=1, i")]
+    requests = (
+        speaker.headers(1, h2frames.GET)
+        + speaker.headers(3, post, end=False)
+        + h2frames.data(3, b"abc", padding=4)
+        + h2frames.update(0, 5000)
+        + h2frames.data(3, b"defgh")
+        + speaker.headers(3, [(b"x-sum", b"1")])
+        + h2frames.rst(1)
+        + h2frames.frame(h2frames.PING, 0, 0, b"12345678")
+        + speaker.headers(5, [(b":method", b"CONNECT"), (b":protocol", b"websocket"), *h2frames.GET[1:]], end=False)
+        + h2frames.data(5, b"x" * 50)
+        + h2frames.frame(h2frames.PRIORITY, 0, 5, b"\x00\x00\x00\x03\x10")
+        + h2frames.goaway(0)
+    )
+    speaker = h2frames.Speaker()
+    responses = (
+        h2frames.settings((3, 10))
+        + h2frames.frame(h2frames.SETTINGS, h2frames.ACK)
+        + speaker.headers(1, [(b":status", b"103")], end=False)
+        + speaker.headers(1, [*h2frames.OK, (b"content-length", b"5")], end=False)
+        + h2frames.data(1, b"hello", True)
+        + speaker.headers(3, h2frames.OK, end=False)
+        + h2frames.data(3, b"y" * 30)
+        + speaker.headers(3, [(b"grpc-status", b"0")])
+        + h2frames.goaway(3)
+    )
+    return [begin + requests, responses, begin + requests[:60] + responses]
+
+
+def check_session(rng: random.Random, data: bytes) -> None:
+    """Whatever a peer says: the books are right after each piece, each stream ends once, and how the bytes come changes nothing."""
+    seed, told = rng.random(), []
+    for piece in (0, rng.randrange(1, 40)):
+        ours = random.Random(seed)
+        is_server = ours.random() < 0.5
+        session = h2probe.Session(
+            is_server, window=ours.choice([100, 65535]), connection_window=65535, held=ours.choice([10, 5000])
+        )
+        opened, gone = set(), []
+        for _ in range(0 if is_server else 4):
+            opened.add(session.open([(b":method", b"POST"), (b":path", b"/"), (b":authority", b"a")], has_more=True))
+        session.feed(data, piece)
+        session.output(ours.choice([5, 100000]))
+        events = session.events
+        told.append([event for event in events if event[0] not in ("data", "drained")])
+        for stream in sorted(session.streams()):
+            what = ours.randrange(5)
+            if what == 0:
+                session.reset(stream)
+            elif what == 1:
+                session.pause(stream)
+            elif is_server:
+                session.respond(stream, [(b":status", b"200")])
+                if stream in session.streams():
+                    session.send(stream, b"z" * ours.choice([0, 10, 90000]))
+                    session.finish(stream, [(b"x", b"1")] if what == 2 else None)
+        session.output()
+        session.feed(data[len(data) // 2 :], piece)
+        session.tick(ours.choice([2000, 10**6]))
+        session.output()
+        for stream in sorted(session.streams()):
+            session.resume(stream)
+        session.close()
+        events += session.events
+        opened |= {event[1] for event in events if event[0] == "open"}
+        gone = [event[1] for event in events if event[0] == "gone"]
+        assert len(gone) == len(set(gone)) and set(gone) == opened
+        assert session.facts()["held"] == session.facts()["withheld"] == 0
+    assert told[0] == told[1]
+
+
 TARGETS: dict[str, tuple[Callable[[random.Random, bytes], None], list[bytes]]] = {
     "request": (check_request, REQUESTS),
     "response": (check_response, RESPONSES),
@@ -282,6 +359,7 @@ TARGETS: dict[str, tuple[Callable[[random.Random, bytes], None], list[bytes]]] =
     "block": (check_block, BLOCKS),
     "code": (check_code, CODES),
     "frame": (check_frame, FRAMES),
+    "session": (check_session, session_seeds()),
 }
 
 

@@ -16,16 +16,15 @@ TESTED_BY = {
     "gateway/_core/doorway.pyx": "wire/test_wire_tls.py",
     "gateway/_core/downstream.pyx": WIRE,
     "gateway/_core/exchange.pyx": WIRE,
+    "gateway/_core/h2probe.pyx": "core/test_h2_session.py",  # it is the tests' door into the session
     "gateway/_core/h2test.pyx": "core/test_hpack.py",  # it is the tests' door into the codecs of HTTP/2
     "gateway/_core/affinity.pyx": "e2e/test_balancing.py",
     "gateway/_core/grpc.pyx": "wire/test_wire_h2.py",
     "gateway/_core/grpc_web.pyx": "wire/test_wire_grpc_web.py",
     "gateway/_core/h2_downstream.pyx": "wire/test_wire_h2.py",
-    "gateway/_core/h2_ledger.pyx": "wire/test_wire_h2.py",
-    "gateway/_core/h2_send.pyx": "wire/test_wire_h2.py",
-    "gateway/_core/h2_session.pyx": "wire/test_wire_h2.py",
-    "gateway/_core/h2_sink.pyx": "wire/test_wire_h2.py",
-    "gateway/_core/h2_stream.pyx": "wire/test_wire_h2.py",
+    "gateway/_core/h2_ledger.pyx": "core/test_h2_floods.py",
+    "gateway/_core/h2_sink.pyx": "core/test_h2_session.py",
+    "gateway/_core/h2_stream.pyx": "core/test_h2_send.py",
     "gateway/_core/h2_upstream.pyx": "wire/test_wire_h2.py",
     "gateway/_core/websocket.pyx": "wire/test_wire_h2.py",
     "gateway/_core/pathtest.pyx": "core/test_buf.py",  # the tests' door into the path
