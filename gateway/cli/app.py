@@ -140,6 +140,31 @@ def routes(config: Config = None, objects: Objects = None, as_json: Json = False
     raise typer.Exit(list_routes(_sources(config, objects), as_json))
 
 
+imports = typer.Typer(help="Translate the configuration of something else.", no_args_is_help=True)
+app.add_typer(imports, name="import")
+
+
+@imports.callback()
+def import_root() -> None:
+    """Options of import itself."""
+
+
+@imports.command("ingress")
+def import_ingress(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Ingresses as YAML: a file, or a directory of them.", show_default=False)
+    ],
+    gateway_name: Annotated[
+        str, typer.Option("--gateway", help="Name of the Gateways that are made, one for each namespace.")
+    ] = "isthmus",
+    gateway_class: Annotated[str, typer.Option("--class", help="Class of these Gateways.")] = "isthmus",
+) -> None:
+    """Print Ingresses, with the annotations of ingress-nginx, as objects of Gateway API; what is not translated is listed."""
+    from gateway.cli.import_ingress import import_file
+
+    raise typer.Exit(import_file(path, gateway_name, gateway_class))
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors."""
