@@ -17,19 +17,34 @@ from types import FrameType
 from typing import Any
 
 from perf import machine
-from perf.cells import ALL, COLUMNS, IDLE_BAR, RELOAD_FAILED, RELOAD_PAUSE, ROUTES_BAR, SPECIAL, TRAFFIC, Cell
+from perf.cells import (
+    ALL,
+    COLUMNS,
+    DOWNLOAD_BAR,
+    FLOOD_P99,
+    FLOOD_REACHED,
+    IDLE_BAR,
+    RELOAD_FAILED,
+    RELOAD_PAUSE,
+    ROUTES_BAR,
+    SPECIAL,
+    TRAFFIC,
+    Cell,
+)
 from perf.children import Children, cpu_time
 from perf.figures import Sample, Verdict, cell_table, judge, median, orders, verdict_table
-from perf.gateways import OURS, Gateway, Origin, fetch, is_here, start_gateway
+from perf.flood import CountingOrigin
+from perf.gateways import HERE, OURS, Gateway, Origin, fetch, is_here, start_gateway
 from perf.h2 import fetch_h2
 from perf.idle import bytes_per_idle
-from perf.load import Load, loadgen, wrk
+from perf.load import Load, h2load, loadgen, wrk
 from perf.machine import Cores, free_ports
 from perf.reloads import reload_many
 from perf.routes import as_yaml, many_routes, put, write_targets
 from perf.tls import WANTED, agree
 from perf.traffic import command, port_of, tools_of
 
+FLOOD_RATE = 2000  # requests per second of the client beside a flood
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -82,7 +97,7 @@ class Bench:
 
     def start(self, name: str, **more: Any) -> Gateway | None:
         try:
-            return start_gateway(self.children, self.cores, name, self.origin, **more)
+            return start_gateway(self.children, self.cores, name, more.pop("origin", self.origin), **more)
         except (RuntimeError, TimeoutError) as error:
             self.note(f"{name} does not run, its column is left out: {error}")
             return None
@@ -215,6 +230,86 @@ class Bench:
         self.verdicts.append(judge("routes", ROUTES_BAR, samples.get("10,000 routes"), samples.get("10 routes")))
         self.found["routes"] = {name: [asdict(sample) for sample in each] for name, each in samples.items()}
 
+    def download(self) -> None:
+        """The rate is what the bar is about. All three run on one core, so that CPU time decides it here as well."""
+        say(f"\n## download: {SPECIAL['download']}\n")
+        if machine.find_tool("h2load") is None:
+            self.note(machine.missing_line("h2load"))
+            return
+        gateway = self.start(OURS, label="download")
+        if gateway is None:
+            return
+        ways = {
+            "HTTP/1.1": (gateway.port, "/100m", 0),
+            "HTTP/2": (gateway.h2c, "/100m", 1),
+            "HTTP/2 to HTTP/2": (gateway.h2c, "/bench.Echo/100m", 1),
+        }
+        samples: dict[str, list[Sample]] = {name: [] for name in ways}
+
+        def send(name: str, times: int) -> Load:
+            port, path, streams = ways[name]
+            return h2load(port, times=times, connections=1, path=path, streams=streams).run(self.children, self.cores.load, 60)
+
+        for name in ways:
+            send(name, 1)
+        for names in orders(list(ways), self.options.rounds):
+            for name in names:
+                samples[name].append(self.sample(gateway, lambda name=name: send(name, self.options.seconds)))
+        self.children.stop(gateway.child)
+        say(cell_table(samples, {}, "HTTP/2", "download"))
+        ours, theirs = samples["HTTP/2"], samples["HTTP/1.1"]
+        wrong = sum(sample.errors for sample in (*ours, *theirs))
+        each = [a.rate / b.rate for a, b in zip(ours, theirs, strict=True) if a.done and b.done]
+        note = f"{wrong} downloads went wrong" if wrong or not each else f"rounds {min(each):.2f} to {max(each):.2f}"
+        self.verdicts.append(Verdict("download", DOWNLOAD_BAR, None if wrong or not each else median(each), note))
+        self.found["download"] = {name: [asdict(sample) for sample in each] for name, each in samples.items()}
+
+    def flood(self) -> None:
+        say(f"\n## flood: {SPECIAL['flood']}\n")
+        counting = CountingOrigin()
+        gateway = None
+        try:
+            origin = Origin(self.origin.port, counting.port, self.origin.h2_port)
+            gateway = self.start(OURS, label="flood", origin=origin)
+            if gateway is not None:
+                self.flood_beside(gateway, counting)
+        finally:
+            counting.close()
+            if gateway is not None:
+                self.children.stop(gateway.child)
+
+    def flood_beside(self, gateway: Gateway, counting: CountingOrigin) -> None:
+        """A client at a fixed rate, by itself and beside a flood, in turns."""
+        seconds = self.options.seconds
+        clean = loadgen(gateway.port, seconds=seconds, connections=64, rate=FLOOD_RATE, path="/")
+        argv = [sys.executable, str(HERE / "flood.py"), str(gateway.h2c), str(seconds), "100000", "/upload"]
+        calm: list[Load] = []
+        beside: list[Load] = []
+        connections = streams = 0
+        counting.seen = 0
+        for _ in range(self.options.rounds):
+            calm.append(clean.run(self.children, self.cores.load, seconds))
+            flood = self.children.start(argv, self.cores.load, "flood", answer=True)
+            beside.append(clean.run(self.children, self.cores.load, seconds))
+            told = json.loads(self.children.finish(flood, seconds + 30))
+            connections += told["connections"]
+            streams += told["streams"]
+        reached = counting.seen / connections
+        ratio = median([b.p99_us / a.p99_us for a, b in zip(calm, beside, strict=True) if a.p99_us])
+        failed = sum(load.errors for load in (*calm, *beside))
+        say(
+            f"{connections} connections sent {streams:,} streams; {counting.seen:,} reached the origin, {reached:.0f} of each\n"
+            f"a client at {FLOOD_RATE:,} requests/s: p99 {median([load.p99_us for load in calm]):,.0f} us, beside the flood "
+            f"{median([load.p99_us for load in beside]):,.0f} us; {failed} requests failed"
+        )
+        self.verdicts.append(Verdict("flood", FLOOD_REACHED, reached, "of each connection"))
+        self.verdicts.append(Verdict("flood", FLOOD_P99, None if failed else ratio, "p99 of another client"))
+        self.found["flood"] = {
+            "calm": [asdict(load) for load in calm],
+            "beside": [asdict(load) for load in beside],
+            "reached": reached,
+        }
+
     def reload(self) -> None:
         say(f"\n## reload: {SPECIAL['reload']}\n")
         gateway, text = self.many(1000, "reload")
@@ -275,8 +370,12 @@ class Bench:
         if "idle" in cells:
             self.idle()
         if OURS not in self.options.gateways or not is_here(OURS):
-            self.notes += [f"{cell}: ours is not here" for cell in ("routes", "reload") if cell in cells]
+            self.notes += [f"{cell}: ours is not here" for cell in ("download", "flood", "routes", "reload") if cell in cells]
             return
+        if "download" in cells:
+            self.download()
+        if "flood" in cells:
+            self.flood()
         if "routes" in cells:
             self.routes()
         if "reload" in cells:

@@ -137,9 +137,14 @@ ROUTES_BAR = Bar(1.05, "10 routes")
 RELOAD_FAILED = Bar(0, unit="failed")
 RELOAD_PAUSE = Bar(5, unit="ms")
 IDLE_BAR = Bar(2048, unit="bytes")
+FLOOD_REACHED = Bar(500, unit="streams at the origin")
+FLOOD_P99 = Bar(2.0, "calm")
+DOWNLOAD_BAR = Bar(0.80, "HTTP/1.1", unit="rate", least=True)
 SPECIAL = {
     "routes": "10,000 routes (1,000 hosts x 10 rules) against 10 routes, ours against ours",
     "reload": "50 reloads of 10,000 routes under load",
+    "download": "100 MiB over one stream of HTTP/2, to either protocol, against HTTP/1.1; ours against ours",
+    "flood": "rapid reset, 100,000 streams on a connection, connection after connection, beside a client of good manners; ours",
     "idle": "memory per idle keep-alive connection, 10,000 open",
 }
 ALL = (*TRAFFIC, *SPECIAL)

@@ -17,7 +17,7 @@ from perf.tls import HOST, make_certificate
 HERE = Path(__file__).resolve().parent
 PEERS = ("nginx", "haproxy", "envoy")
 OURS = "isthmus"
-SMALL, MEDIUM, LARGE = 40, 10 * 1024, 1024 * 1024
+SMALL, MEDIUM, LARGE, HUGE = 40, 10 * 1024, 1024 * 1024, 100 * 1024 * 1024
 
 
 def fill(template: str, into: Path, **values: object) -> Path:
@@ -77,6 +77,8 @@ class Origin:
         files.mkdir()
         (files / "10k").write_bytes(b"k" * MEDIUM)
         (files / "1m").write_bytes(b"m" * LARGE)
+        (files / "100m").touch()
+        os.truncate(files / "100m", HUGE)  # a hole: it takes no memory
         run.chmod(0o755)  # nginx started by root reads them as nobody
         port, upload_port, h2_port = free_ports(3)
         conf = fill("origin.conf", run / "origin.conf", run=run, port=port, h2=h2_port, files=raise_files(), files_root=files)

@@ -177,7 +177,8 @@ def wrk(
 def h2load(
     port: int,
     *,
-    seconds: float,
+    seconds: float = 0.0,
+    times: int = 0,
     connections: int,
     path: str,
     streams: int = 0,
@@ -186,11 +187,12 @@ def h2load(
     tls: Sequence[str] | None = None,
 ) -> Command:
     """One thread of h2load: so many streams of HTTP/2 on each connection, or HTTP/1.1 with `streams` 0. `body` is uploaded.
-    `tls`: what is offered in the handshake; None: in the clear."""
+    `times`: so many requests, however long they take. `tls`: what is offered in the handshake; None: in the clear."""
     program = find_tool("h2load")
     if not program:
         raise RuntimeError("h2load is missing")
-    argv = [program, "-t1", f"-c{connections}", "-D", f"{round(seconds * 1000)}ms", *(tls or ())]
+    argv = [program, "-t1", f"-c{connections}", *(tls or ())]
+    argv += ["-n", str(times)] if times else ["-D", f"{round(seconds * 1000)}ms"]
     argv += [f"-m{streams}", "--npn-list=h2"] if streams else ["--h1"]
     argv += ["-d", str(body)] if body else []
     argv += [word for line in fields for word in ("-H", line)]
