@@ -41,6 +41,9 @@ cdef class H2Downstream(Pollable):
     cdef uint32_t requests # served
     cdef bint readable
     cdef bint ended        # the other side has finished sending, says the kernel
+    cdef bint full         # the socket took less than there was
+    cdef bint corked       # it may hold a piece of a segment back
+    cdef bint lost         # a frame was cut off: nothing can be said any more
     cdef bint over         # the session is: close when everything is written
     cdef bint last_call    # GOAWAY was said, because of age, number or drain
     cdef uint64_t last_call_ms
@@ -55,6 +58,10 @@ cdef class H2Downstream(Pollable):
     cdef bint feed(self, const uint8_t *p, size_t n) noexcept
     cdef void read(self) noexcept
     cdef void write(self) noexcept
+    # Writes what is much already, before more is gathered behind it. Calls nobody, as the next does.
+    cdef void relieve(self) noexcept
+    # Writes much content at once, past the output; the bytes of it that are done with.
+    cdef size_t send_direct(self, H2Stream *stream, const uint8_t *p, size_t n) noexcept
     cdef void wind_down(self) noexcept
     cdef void close(self) noexcept
 

@@ -2,7 +2,7 @@
 #
 # Owns: the output queue, the encoder's table, the streams, the ledger. Borrows: the sink (a reference, dropped when the session closes).
 # Called by: h2_session (its receiving half, which is this class's heir), the sink's owner, which writes `out` to the socket.
-# Whoever writes the output calls pump before and on_written after, always: in between, END_STREAM may be put on a frame that lies there.
+# Whoever writes the output calls pump before and on_written (or on_part_written alone) after, always: in between, END_STREAM may be put on a frame that lies there.
 # Invariants: nothing is sent beyond a window; `out` holds no more than PUMP_MARK and one frame of content, and heads and control frames
 #   beside it; content of a stream goes out in order, that of several by turns, the most urgent first; once dead, nothing is queued.
 
@@ -54,6 +54,11 @@ cdef class H2Sender:
     cdef void prioritise(self, H2Stream *stream, const uint8_t *p, size_t n) noexcept
     # Moves waiting content into the output, as far as windows and PUMP_MARK let it. To be called before the output is written.
     cdef void pump(self) noexcept
+    # How much of n bytes of content may go out at once, behind what `out` holds, in frames of QUANTUM bytes and one of the rest. It counts as
+    # sent, and the caller sends it. 0: nothing may, or it has to wait for its turn.
+    cdef size_t take_direct(self, H2Stream *stream, size_t n) noexcept
+    # Output was written while content is being given, and nobody may be called: on_written follows at a better time.
+    cdef void on_part_written(self) noexcept
     # Output was written: on_drained and on_over come from here.
     cdef void on_written(self) noexcept
     # A fault of the stream: reset, on_gone. A fault of the connection: GOAWAY, on_gone for every stream, on_over.

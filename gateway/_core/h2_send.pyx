@@ -218,6 +218,25 @@ cdef class H2Sender:
         stream.drained_due = True
         return True
 
+    cdef size_t take_direct(self, H2Stream *stream, size_t n) noexcept:
+        cdef size_t left
+        if (self.dead or stream.local_done or stream.ending or not stream.head_sent or stream.out.size or self.out.size >= QUANTUM
+                or stream.send_window <= 0 or self.send_window <= 0 or ring_head(&self.streams) != NULL):
+            return 0
+        n = min(n, <size_t> min(stream.send_window, self.send_window))
+        if stream.send_left != NO_LENGTH:
+            n = <size_t> min(<uint64_t> n, stream.send_left)
+            stream.send_left -= n
+        stream.last_flags = NULL           # its last frame may be gone
+        stream.send_window -= <int> n
+        self.send_window -= <int> n
+        stream.drained += <uint32_t> n
+        left = n
+        while left:
+            ledger_allow(&self.ledger)
+            left -= min(left, <size_t> QUANTUM)
+        return n
+
     cdef void wake(self, H2Stream *stream) noexcept:
         """Puts a stream where it belongs: into its ring when it has content and a window for it."""
         if stream.out.size == 0:
@@ -263,10 +282,13 @@ cdef class H2Sender:
                 return
             self.emit(stream)
 
-    cdef void on_written(self) noexcept:
+    cdef void on_part_written(self) noexcept:
         self.turn += 1
         if self.out.size == 0:
             self.ledger.answers = 0
+
+    cdef void on_written(self) noexcept:
+        self.on_part_written()
         self.pump()
         if self.out.size and not self.dead:
             self.sink.on_output()
