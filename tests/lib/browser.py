@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,8 +34,9 @@ def find() -> str | None:
 class Browser:
     """One browser with one page, as a context manager. `said` gathers what the page wrote to its console, errors included."""
 
-    def __init__(self, program: str, profile: Path) -> None:
+    def __init__(self, program: str, profile: Path, flags: Sequence[str] = ()) -> None:
         self._profile = profile
+        self._flags = flags
         self._numbers = itertools.count(1)
         self._program = program
         self._open = contextlib.ExitStack()
@@ -46,7 +47,7 @@ class Browser:
         self._profile.mkdir()
         log = (self._profile / "log").open("wb")
         self._process = subprocess.Popen(
-            [self._program, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
+            [self._program, *FLAGS, *self._flags, f"--user-data-dir={self._profile}", "about:blank"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         log.close()
