@@ -1,4 +1,4 @@
-"""curl, nghttp and h2load as clients, in the clear and over TLS: bulk both ways, many streams at once, reloads and the end under load."""
+"""curl, nghttp and h2load as clients, in the clear and over TLS: bulk both ways, many streams, reloads and the end under load."""
 
 import asyncio
 import hashlib
