@@ -40,7 +40,8 @@ cdef class H2Sender:
     cdef bint closing          # GOAWAY was sent with the last stream's number, or received: no stream begins any more
     cdef bint over_told
 
-    # The head of a response, 1xx included, as far as HTTP/2 has one: a 101 is none. The end of a message without content goes along.
+    # The head of a response, 1xx included, as far as HTTP/2 has one: a 101 is none. It never ends the stream, also where no content can
+    # follow: finish does, and puts END_STREAM on the head when that still lies in the output.
     cdef void send_response(self, H2Stream *stream, HeaderBlock head) noexcept
     # The head of a request on a stream that was opened. `secure`: the :scheme is https.
     cdef void send_request(self, H2Stream *stream, HeaderBlock head, bint has_more, bint secure) noexcept

@@ -124,7 +124,6 @@ cdef class H2Sender:
 
     cdef void send_response(self, H2Stream *stream, HeaderBlock head) noexcept:
         cdef bint bodiless = stream.method == M_HEAD or head.status == 204 or head.status == 304
-        cdef bint ended
         if stream.local_done or stream.ending or stream.head_sent:
             return
         if head.status < 200:
@@ -134,11 +133,14 @@ cdef class H2Sender:
             return
         if head.status >= 300:
             stream.is_tunnel = False
-        ended = not stream.is_tunnel and (bodiless or head.framing == FRAME_NONE)
         stream.head_sent = True
-        stream.send_left = head.length if head.framing == FRAME_LENGTH and not bodiless else NO_LENGTH
-        if self.put_block(stream, head, BLOCK_RESPONSE, ended, bodiless) and ended:
-            self.end_local(stream)
+        stream.send_left = NO_LENGTH
+        if not stream.is_tunnel:
+            if bodiless or head.framing == FRAME_NONE:
+                stream.send_left = 0       # whatever content is given is not sent
+            elif head.framing == FRAME_LENGTH:
+                stream.send_left = head.length
+        self.put_block(stream, head, BLOCK_RESPONSE, False, bodiless)
 
     cdef void send_request(self, H2Stream *stream, HeaderBlock head, bint has_more, bint secure) noexcept:
         stream.method = head.method

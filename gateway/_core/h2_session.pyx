@@ -499,6 +499,7 @@ cdef class H2Session(H2Sender):
         cdef HeaderBlock head = None
         cdef Field *priority
         cdef HpackFound found
+        cdef bint opened
         cdef int answer = 0
         self.last_id = id
         if self.streams.count >= self.limits.streams:
@@ -512,12 +513,18 @@ cdef class H2Session(H2Sender):
         credit_start(&stream.credit, self.granted)
         stream.send_window = <int> self.remote.window
         ledger_allow(&self.ledger)
-        if self.sink.on_open(stream):
+        opened = self.sink.on_open(stream)
+        if opened and not self.dead and stream_find(&self.streams, id) != NULL:
             head = self.sink.borrow_block(stream, BLOCK_REQUEST)
         if self.dead:
             return
         if stream_find(&self.streams, id) == NULL:
             self.discard(block)
+            return
+        if head is None and opened:
+            self.discard(block)
+            if not self.dead:
+                self.reset(stream, H2E_REFUSED_STREAM)
             return
         if head is None:
             stream_remove(&self.streams, stream, True)

@@ -130,9 +130,12 @@ def test_answers_without_content() -> None:
         client = Client()
         stream = client.ask(pairs, respond=False)
         client.session.respond(stream, [(b":status", b"%d" % status), (b"content-length", b"5")], length=5)
+        assert client.session.send(stream, b"which nobody may see") is False
+        assert client.session.events[-1][0] != "gone", "the sender ends its message itself"
+        client.session.finish(stream)
         (head,) = client.answers()
         assert head.flags == END_HEADERS | END_STREAM
-        assert stream not in client.session.streams()
+        assert client.session.events == [("gone", stream, "done", 0, None)]
 
 
 def test_an_early_answer_ends_the_request_without_a_failure() -> None:

@@ -343,3 +343,23 @@ def test_a_window_of_a_stream_that_overflows_ends_the_stream_alone(client: H2Cli
     origin.request()
     origin.send(OK)
     assert client.answer(after)[1] == b"ok"
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "fields"),
+    [("HEAD", "200 OK", "Content-Length: 5\r\n"), ("GET", "304 Not Modified", ""), ("GET", "204 No Content", "")],
+)
+def test_an_answer_without_content_is_complete(
+    client: H2Client, site: Origin, gateway: Gateway, method: str, status: str, fields: str
+) -> None:
+    """It ends with its head; the exchange is logged as what it is, and its connection to the origin is kept."""
+    origin = None
+    for path in ("/first", "/second"):
+        stream = client.ask(path, method=method)
+        origin = origin or site.accept()
+        origin.request()
+        origin.send(f"HTTP/1.1 {status}\r\n{fields}\r\n")
+        head, body = client.answer(stream)
+        assert head[":status"] == status[:3] and not body
+        (line,) = gateway.log()
+        assert (line["status"], line["flags"]) == (int(status[:3]), "-")
