@@ -76,7 +76,10 @@ def run(
     from gateway.supervisor.main import Options, serve
 
     sources = _sources(config, objects)
-    options = Options(config=sources.path, workers=workers, admin=admin, log_level=_level(log_level), load=sources.load)
+    options = Options(
+        config=sources.path, workers=workers, admin=admin, log_level=_level(log_level), load=sources.load,
+        watches_cluster=objects is None,
+    )  # fmt: skip
     raise typer.Exit(serve(options))
 
 

@@ -7,7 +7,8 @@ turned into what a request gets: a rule that must answer 500 has a single backen
 `build` expects a Config that gateway.model.validate has passed, as sources.files.load returns it; it reports nothing itself.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
@@ -303,12 +304,27 @@ def _build_listener(spec: ListenerSpec, ports: dict[str, int], base: Limits) -> 
     )
 
 
-def _build_cluster(spec: ClusterSpec) -> Cluster:
+def build_endpoints(specs: Iterable[EndpointSpec | str]) -> tuple[Endpoint, ...]:
+    """In the order of their text; each (host, port) once."""
     endpoints: dict[tuple[str, int], Endpoint] = {}
-    for entry in spec.endpoints:
+    for entry in specs:
         full = entry if isinstance(entry, EndpointSpec) else EndpointSpec(address=entry)
         host, port, kind = parse_endpoint(full.address)
         endpoints.setdefault((host, port), Endpoint(host=host, port=port, kind=kind, weight=full.weight, zone=full.zone))
+    return tuple(sorted(endpoints.values(), key=lambda endpoint: endpoint.text))
+
+
+def is_same_but_endpoints(one: Model, other: Model) -> bool:
+    """Whether two models compile to the same, since a snapshot holds no endpoints."""
+    if (one.ports, one.listeners, one.routes) != (other.ports, other.listeners, other.routes):
+        return False
+    if len(one.clusters) != len(other.clusters):
+        return False
+    pairs = zip(one.clusters, other.clusters, strict=True)
+    return all(a is b or replace(a, endpoints=()) == replace(b, endpoints=()) for a, b in pairs)
+
+
+def _build_cluster(spec: ClusterSpec) -> Cluster:
     key_kind, key_name = hash_key(spec) if spec.load_balancing.policy == "ConsistentHash" else ("none", "")
     return Cluster(
         name=spec.name,
@@ -324,7 +340,7 @@ def _build_cluster(spec: ClusterSpec) -> Cluster:
         outlier_ejection=_milliseconds(spec.outlier_detection.base_ejection_time),
         outlier_percent=spec.outlier_detection.max_ejection_percent,
         is_tls=spec.tls is not None,
-        endpoints=tuple(sorted(endpoints.values(), key=lambda endpoint: endpoint.text)),
+        endpoints=build_endpoints(spec.endpoints),
     )
 
 

@@ -21,8 +21,9 @@ from typing import Any
 
 import msgspec
 
-from gateway.control.build import Model, build
+from gateway.control.build import Model, build, build_endpoints, is_same_but_endpoints
 from gateway.control.compile import Compiled, compile_model
+from gateway.model.cluster import EndpointSpec
 from gateway.model.config import Config
 from gateway.model.listener import bind_address
 from gateway.model.names import normal_hostname
@@ -203,6 +204,10 @@ class Reconciler:
             is_same = config == last.config and secured == last.secured
             rest = None if is_same else Revision(last.number, config, model, last.compiled, secured, last.applied_at)
             return Load([*problems, *last.compiled.problems], rest, False, loaded.tls_files, loaded.due, loaded.digest)
+        if last is not None and config.kubernetes.enabled and is_same_but_endpoints(model, last.model):
+            # Endpoints are no part of a snapshot: they travel alone. Who edits a file waits for a number, pods come and go.
+            moved = Revision(last.number, config, model, last.compiled, secured, last.applied_at)
+            return Load([*problems, *last.compiled.problems], moved, False, loaded.tls_files, loaded.due, loaded.digest)
         number = 1 if last is None else last.number + 1
         compiled = compile_model(model, number)
         revision = Revision(number, config, model, compiled, secured)
@@ -254,6 +259,28 @@ class Reconciler:
                 # What cannot be put to use at start ends the start; whoever started says so.
                 self._report(load.problems if is_first else self.problems)
             return True
+
+    async def retarget(self, endpoints: Mapping[str, tuple[EndpointSpec, ...]]) -> None:
+        """Gives clusters of the revision in use other endpoints, without a look at the sources; their next load says the same."""
+        async with self._lock:
+            current = self.current
+            if current is None:
+                return
+            specs = tuple(
+                msgspec.structs.replace(each, endpoints=endpoints[each.name]) if each.name in endpoints else each
+                for each in current.config.clusters
+            )
+            clusters = tuple(
+                replace(each, endpoints=build_endpoints(endpoints[each.name])) if each.name in endpoints else each
+                for each in current.model.clusters
+            )
+            if clusters == current.model.clusters:
+                return
+            config = msgspec.structs.replace(current.config, clusters=specs)
+            self.current = replace(current, config=config, model=replace(current.model, clusters=clusters))
+            known = self._apply_problems
+            self._apply_problems = self._apply(self.current)
+            self.problems = [*(each for each in self.problems if each not in known), *self._apply_problems]
 
     def _report(self, problems: list[Problem]) -> None:
         for problem in problems:

@@ -97,8 +97,6 @@ def _check_root(config: Config) -> Iterator[Finding]:
             yield Finding(("redis", "url"), "must begin with redis://, rediss:// or unix://")
         if config.redis.timeout == 0:
             yield Finding(("redis", "timeout"), "must be longer than 0s")
-    if config.kubernetes.enabled:
-        yield warning(("kubernetes", "enabled"), "not served by this version: the API server is not watched")
     yield from _check_limits(config.limits, ("limits",))
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import generate_latest
 from prometheus_client.core import (
@@ -28,6 +28,9 @@ from prometheus_client.registry import Collector as RegistryCollector
 
 from gateway import __version__
 from gateway._core import counters, faults
+
+if TYPE_CHECKING:
+    from gateway.sources.kubernetes.live import LiveFacts
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 PREFIX: Final = "isthmus_"
@@ -117,6 +120,21 @@ CERTIFICATE_EXPIRY = _metric(
     ("listener", "cluster", "host", "key"),
     "When a certificate in use ends, or the first of its chain: of a listener, or one that a cluster is shown.",
 )
+KUBERNETES_SYNCED = _metric(
+    "kubernetes_synced", "gauge", ("kind",), "1 while a kind is watched, 0 while the API server is away or does not know it."
+)
+KUBERNETES_OBJECTS = _metric("kubernetes_objects", "gauge", ("kind",), "Objects of a kind that are known.")
+KUBERNETES_LISTS = _metric("kubernetes_lists", "counter", ("kind",), "Lists of a kind: one at start, others after 410 Gone.")
+KUBERNETES_WATCHES = _metric("kubernetes_watches", "counter", ("kind",), "Watches of a kind that were begun.")
+KUBERNETES_ERRORS = _metric("kubernetes_errors", "counter", ("kind",), "Requests that the API server did not answer well.")
+KUBERNETES_LAST_ERROR = _metric(
+    "kubernetes_last_error_timestamp_seconds", "gauge", (), "When the API server did not answer well last; 0 when never."
+)
+KUBERNETES_LEADER = _metric("kubernetes_leader", "gauge", (), "1 when this process writes the statuses, else 0.")
+KUBERNETES_STATUS_WRITES = _metric("kubernetes_status_writes", "counter", ("result",), "Writes of statuses, by result.")
+KUBERNETES_ENDPOINTS = _metric(
+    "kubernetes_endpoint_updates", "counter", (), "Changes of endpoints alone, which reach the workers without new routes."
+)
 WORKER_UP = _metric("worker_up", "gauge", WORKER_LABELS, "1 while the worker of this slot serves, else 0.")
 WORKER_RESTARTS = _metric("worker_restarts", "counter", (), "Workers that died and were replaced.")
 WORKER_MEMORY = _metric("worker_resident_memory_bytes", "gauge", WORKER_LABELS, "Resident memory of the worker.")
@@ -130,6 +148,8 @@ TABLE: Final = (
     *SCALAR_METRICS,
     CONFIG_REVISION, CONFIG_AGE, CONFIG_LAST_OK, CONFIG_LAST_SUCCESS, CONFIG_LAST_ERROR, CONFIG_RELOADS, CONFIG_PROBLEMS,
     CERTIFICATE_EXPIRY,
+    KUBERNETES_SYNCED, KUBERNETES_OBJECTS, KUBERNETES_LISTS, KUBERNETES_WATCHES, KUBERNETES_ERRORS, KUBERNETES_LAST_ERROR,
+    KUBERNETES_LEADER, KUBERNETES_STATUS_WRITES, KUBERNETES_ENDPOINTS,
     WORKER_UP, WORKER_RESTARTS, WORKER_MEMORY, START_TIME, BUILD,
 )  # fmt: skip
 """Every metric of the gateway."""
@@ -168,6 +188,8 @@ class ControlFacts:
     """Resident bytes of each worker slot."""
     certificate_ends: dict[tuple[str, str, str, str], float] = field(default_factory=dict)
     """(listener, cluster, first host name, kind of key) -> end of the certificates in use, in seconds since the epoch."""
+    cluster: LiveFacts | None = None
+    """Of the API server that is watched, if one is."""
 
 
 @dataclass(slots=True)
@@ -388,6 +410,7 @@ class Collector(RegistryCollector):
             up,
             CounterMetricFamily(WORKER_RESTARTS.name, WORKER_RESTARTS.help, value=facts.worker_restarts),
             memory,
+            *_kubernetes_families(facts.cluster),
             _gauge(START_TIME, facts.started_at),
             InfoMetricFamily(BUILD.name, BUILD.help, value={"version": __version__}),
         ]
@@ -433,6 +456,35 @@ def _cumulated(les: list[str], counts: Sequence[int]) -> list[tuple[str, float]]
         total += count
         buckets.append((le, total))
     return buckets
+
+
+def _kubernetes_families(facts: LiveFacts | None) -> list[Family]:
+    if facts is None:
+        return []
+    kinds = sorted(facts.kinds.items())
+    synced = GaugeMetricFamily(KUBERNETES_SYNCED.name, KUBERNETES_SYNCED.help, labels=KUBERNETES_SYNCED.labels)
+    objects = GaugeMetricFamily(KUBERNETES_OBJECTS.name, KUBERNETES_OBJECTS.help, labels=KUBERNETES_OBJECTS.labels)
+    counters: list[Family] = []
+    for name, each in kinds:
+        synced.add_metric([name], int(each.is_synced))
+        objects.add_metric([name], each.objects)
+    for metric, word in ((KUBERNETES_LISTS, "lists"), (KUBERNETES_WATCHES, "watches"), (KUBERNETES_ERRORS, "errors")):
+        family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+        for name, each in kinds:
+            family.add_metric([name], getattr(each, word))
+        counters.append(family)
+    writes = CounterMetricFamily(
+        KUBERNETES_STATUS_WRITES.name, KUBERNETES_STATUS_WRITES.help, labels=KUBERNETES_STATUS_WRITES.labels
+    )
+    writes.add_metric(["written"], facts.status_writes)
+    writes.add_metric(["failed"], facts.status_errors)
+    return [
+        synced, objects, *counters,
+        _gauge(KUBERNETES_LAST_ERROR, facts.last_error_at),
+        _gauge(KUBERNETES_LEADER, int(facts.is_leading)),
+        writes,
+        CounterMetricFamily(KUBERNETES_ENDPOINTS.name, KUBERNETES_ENDPOINTS.help, value=facts.endpoint_updates),
+    ]  # fmt: skip
 
 
 def _gauge(metric: Metric, value: float) -> GaugeMetricFamily:

@@ -143,6 +143,11 @@ def _without(config: Config, left_out: set[tuple[str, str]]) -> Config:
     )
 
 
+def mentions(path: Path, word: str) -> bool:
+    """Whether a word stands anywhere in the files; what cannot be read mentions nothing."""
+    return any(word.encode() in text.content for text in _read(path) if text.content is not None)
+
+
 def digest(path: Path) -> str:
     """Loaded.digest of what a load would find now, without looking into the files."""
     return _digest(_read(path))

@@ -168,12 +168,23 @@ def _with_namespace(kind: Kind, value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "metadata": {**metadata, "namespace": "default" if kind.is_namespaced else ""}}
 
 
-def load(config: Path | None, objects: Path, known: Files | None = None, *, with_certificates: bool = True) -> Joined:
-    """Files and objects as one configuration. Never raises for what stands in them or is missing."""
+def load(
+    config: Path | None,
+    objects: Path | None,
+    known: Files | None = None,
+    *,
+    with_certificates: bool = True,
+    found: Objects | None = None,
+) -> Joined:
+    """Files and objects as one configuration. Never raises for what stands in them or is missing.
+
+    found: the objects, of whoever has them from somewhere else than a directory.
+    """
     known = known or Files()
     base = files.load(config, known, with_certificates=with_certificates)
     kubernetes = base.config.kubernetes if base.config is not None else Kubernetes()
-    found = read_objects(objects, kubernetes.namespaces)
+    if found is None:
+        found = read_objects(objects, kubernetes.namespaces) if objects is not None else Objects()
     if base.config is None or any(problem.fatal for problem in found.problems):
         problems = sorted([*base.problems, *found.problems], key=Problem.order)
         marks = {**base.tls_files.marks, **_marks(objects, found)}
@@ -268,8 +279,10 @@ def _owner(finding: Finding, translation: Translation) -> str:
     return (translation.listeners if key == "listeners" else translation.clusters)[int(number)].name
 
 
-def _marks(objects: Path, found: Objects) -> dict[Path, tuple[str, ...]]:
+def _marks(objects: Path | None, found: Objects) -> dict[Path, tuple[str, ...]]:
     """The state of what was read, for whoever watches: the directory too, in which files come and go."""
+    if objects is None:
+        return {}
     names = [objects, *found.files]
     if objects.is_dir():
         names.append(objects / "..data")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import uvloop
 
@@ -24,10 +24,11 @@ from gateway._core import counters, snapshot
 from gateway.admin.server import AdminServer
 from gateway.control.publish import Wanted, wanted_of
 from gateway.control.reconciler import LoadSources, Reconciler, Revision
-from gateway.model.config import redact
+from gateway.model.config import Config, Kubernetes, redact
 from gateway.model.problem import Problem
 from gateway.observe import logging as log_setup
 from gateway.observe.metrics import Collector, ControlFacts, expose
+from gateway.sources import files
 from gateway.sources.certificates import Secured
 from gateway.sources.watch import watch
 from gateway.supervisor import ipc
@@ -38,6 +39,9 @@ from gateway.supervisor.secrets import hold_keys
 from gateway.supervisor.sockets import Listeners, split_address
 from gateway.supervisor.stats import CLUSTER_WORDS, Sampler
 from gateway.supervisor.workers import Fleet, Publication, Slot, State
+
+if TYPE_CHECKING:
+    from gateway.sources.kubernetes.live import LiveSource, Outlet
 
 log = logging.getLogger("gateway.supervisor")
 
@@ -56,6 +60,8 @@ class Options:
     log_level: str = "info"
     load: LoadSources | None = None
     """How the sources are read, when they are more than the files at `config`."""
+    watches_cluster: bool = True
+    """Whether `kubernetes.enabled` is obeyed; objects in files stand in the place of an API server."""
     on_ready: Callable[[Supervisor], Awaitable[None]] | None = None
     """Called once, when traffic may come for the first time."""
 
@@ -78,6 +84,9 @@ class Supervisor:
         self._was_ready = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self.reconciler = Reconciler(options.config, self._apply, options.load)
+        self._live: LiveSource | None = None
+        self._section = Kubernetes()
+        self._outlet: Outlet | None = None
         self._admin: AdminServer | None = None
         self._admin_asked = ""
         self._listeners = Listeners(0)
@@ -95,38 +104,109 @@ class Supervisor:
         sys.setswitchinterval(0.001)
         # Before the first load, so that no change between the two is missed.
         self._changes = watch(self._options.config, more=lambda: self.reconciler.tls_marks)
+        first = await self._first_look()
+        if first is not None and first.kubernetes.enabled and not await self._begin_to_watch(first):
+            return 0 if self._is_stopping else 1
         if not await self.reconciler.reload("start"):
             for problem in self.reconciler.problems:
                 print(problem.text(), file=self._out)
-            return 1
-        if self._bind_errors:
-            self._listeners.close()
+            return await self._give_up()
+        if self._bind_errors and self._live is None:
             for problem in self.reconciler.problems:
                 if problem.severity == "error":
                     print(f"isthmus: {problem.text()}", file=self._out)
-            return 1
+            return await self._give_up()
         assert self.reconciler.current is not None and self._fleet is not None
-        config = self.reconciler.current.config
-        address = self._admin_asked = self._options.admin or config.admin.address
-        try:
-            host, port = split_address(address)
-            self._admin = AdminServer(self, host, port)
-            await self._admin.start()
-        except (OSError, ValueError) as error:
-            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            print(f"isthmus: cannot listen on {address} for the admin port: {reason}", file=self._out)
-            self._listeners.close()
-            await self._fleet.kill()
-            return 1
+        if self._admin is None and not await self._open_admin(self.reconciler.current.config):
+            return await self._give_up()
         self._hook_signals()
         self._fleet.start()
         self._say_where()
         self._start(self._watch())
         self._start(self._sample())
         self._start(self._mind_time())
+        if self._live is not None:
+            from gateway.sources.kubernetes.live import Outlet
+
+            self._outlet = Outlet(self.reconciler.reload, self.reconciler.retarget, self._is_settled, self._shut_ports)
+            self._start(self._live.follow(self._outlet))
         await self._stop.wait()
         await self._leave()
         return 0
+
+    async def _first_look(self) -> Config | None:
+        """The files alone, to learn whether there is an API server to be waited for; their problems are told by the first load."""
+        path = self._options.config
+        if not self._options.watches_cluster or not await asyncio.to_thread(files.mentions, path, "kubernetes"):
+            return None
+        loaded = await asyncio.to_thread(files.load, path, with_certificates=False)
+        if loaded.config is not None:
+            self._section = loaded.config.kubernetes
+        return loaded.config
+
+    async def _begin_to_watch(self, config: Config) -> bool:
+        """Waits for the whole picture, and answers on the admin port meanwhile. False: there is nothing to go on with."""
+        from gateway.sources.kubernetes.live import LiveSource
+
+        self._live = LiveSource(self._options.config, config.kubernetes)
+        self.reconciler = Reconciler(self._options.config, self._apply, self._live.load)
+        if not await self._open_admin(config):
+            return False
+        self._hook_signals()
+        assert self._admin is not None
+        print(f"isthmus {gateway.__version__}: waits for the API server", file=self._out)
+        print(f"  admin on     http://{self._admin.address}", file=self._out)
+        self._out.flush()
+        self._live.start()
+        loop = asyncio.get_running_loop()
+        waits = [loop.create_task(self._live.complete()), loop.create_task(self._stop.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+        if self._is_stopping:
+            await self._give_up()
+            return False
+        return True
+
+    async def _open_admin(self, config: Config) -> bool:
+        address = self._admin_asked = self._options.admin or config.admin.address
+        try:
+            host, port = split_address(address)
+            self._admin = AdminServer(self, host, port)
+            await self._admin.start()
+        except (OSError, ValueError) as error:
+            self._admin = None
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            print(f"isthmus: cannot listen on {address} for the admin port: {reason}", file=self._out)
+            return False
+        return True
+
+    async def _give_up(self) -> int:
+        """Before anything is served. Answers the exit status."""
+        self._listeners.close()
+        if self._fleet is not None:
+            await self._fleet.kill()
+        if self._live is not None:
+            await self._live.stop()
+        if self._admin is not None:
+            await self._admin.stop()
+        return 1
+
+    def _is_settled(self) -> bool:
+        return self._fleet is not None and self._fleet.is_settled
+
+    def _shut_ports(self) -> dict[int, str]:
+        return {split_address(address)[1]: reason for address, reason in self._bind_errors.items()}
+
+    async def _reload(self, why: str) -> None:
+        """A load that is not asked for by the API server."""
+        if self._live is not None and self._outlet is None:
+            return  # the first load comes when all of it is there
+        await self.reconciler.reload(why)
+        if self._live is not None and self._outlet is not None:
+            self._live.after_load(self._outlet)
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -152,14 +232,13 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_stop_signal, False)
         loop.add_signal_handler(signal.SIGINT, self._on_stop_signal, True)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._start(self.reconciler.reload("SIGHUP")))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._start(self._reload("SIGHUP")))
         loop.add_signal_handler(signal.SIGUSR1, self._on_reopen_signal)
 
     def _on_stop_signal(self, is_interactive: bool) -> None:
         if self._is_stopping:
             # The second signal: the delay is over, or the drain is.
-            if self._skip_delay.is_set():
-                assert self._fleet is not None
+            if self._skip_delay.is_set() and self._fleet is not None:
                 self._fleet.hurry()
             self._skip_delay.set()
             return
@@ -201,6 +280,8 @@ class Supervisor:
             secured = [*wanted.server_sides, *wanted.client_sides]
             publication = Publication.of(revision.number, revision.compiled.blob, wanted.endpoints, secured)
             self._fleet.publish(publication, added, removed)
+        else:
+            self._fleet.retarget(wanted.endpoints)
         source = str(self._options.config)
         problems = [Problem(severity="error", message=str(error), source=source, key="listeners") for error in errors]
         late = (Problem(severity="warning", message=text, source=source, key=key) for key, text in self._too_late(revision))
@@ -215,6 +296,10 @@ class Supervisor:
         address = revision.config.admin.address
         if self._admin is not None and self._options.admin is None and address != self._admin_asked:
             yield "admin.address", f"is {address} now, and {self._admin_asked} stays in use; it changes with a restart"
+
+        section = revision.config.kubernetes
+        if self._options.watches_cluster and section != self._section:
+            yield "kubernetes", "is different from what it was at start; it changes with a restart"
 
     def _slots_of(self, revision: Revision) -> int:
         asked = self._options.workers or revision.config.workers
@@ -245,7 +330,7 @@ class Supervisor:
     async def _watch(self) -> None:
         async with contextlib.aclosing(self._changes) as changes:
             async for _ in changes:
-                await self.reconciler.reload("change")
+                await self._reload("change")
 
     async def _mind_time(self) -> None:
         """Certificates come nearer to their end although no file changes; keys of session tickets are not used for long."""
@@ -255,7 +340,7 @@ class Supervisor:
             left = LONGEST_SLEEP_S if due is None else max(0.0, due.timestamp() - time.time())
             await asyncio.sleep(min(left + 1, LONGEST_SLEEP_S))
             if due is not None and due == self.reconciler.due and due.timestamp() <= time.time():
-                await self.reconciler.reload("time")
+                await self._reload("time")
             if time.monotonic() - renewed >= TICKET_KEYS_S and self._fleet is not None:
                 renewed = time.monotonic()
                 self._fleet.renew_tickets()
@@ -298,6 +383,8 @@ class Supervisor:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._live is not None:
+            await self._live.stop()
         if self._admin is not None:
             await self._admin.stop()
         log.info("stopped")
@@ -325,6 +412,8 @@ class Supervisor:
     def unready_reason(self) -> str:
         if self._is_stopping:
             return "stopping"
+        if self._live is not None and (waiting := self._live.unready_reason()):
+            return waiting
         if self._fleet is None or self._fleet.publication is None:
             return "no configuration yet"
         if not self._fleet.serving:
@@ -344,6 +433,7 @@ class Supervisor:
         facts.problems = len(reconciler.problems)
         facts.worker_restarts = sum(slot.restarts for slot in self._slots())
         facts.certificate_ends = certificate_ends(reconciler.current.secured if reconciler.current else Secured())
+        facts.cluster = self._live.facts() if self._live is not None else None
         facts.worker_memory = {slot.index: slot.rss_kib * 1024 for slot in self._slots()}
         return await asyncio.to_thread(expose, self._collector)
 

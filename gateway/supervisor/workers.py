@@ -305,6 +305,16 @@ class Fleet:
             for listener in added:
                 self._send_listener(slot, listener)
 
+    def retarget(self, endpoints: dict[int, list[ipc.Endpoint]]) -> None:
+        """Other endpoints for the clusters of the revision that is out; what is different goes to the workers."""
+        publication = self.publication
+        if publication is None:
+            return
+        changed = {id_: rows for id_, rows in endpoints.items() if publication.endpoints.get(id_) != rows}
+        if changed:
+            publication.endpoints = {**publication.endpoints, **changed}
+            self.broadcast(ipc.Endpoints(changed))
+
     def secure(self, tls: ipc.TLS) -> list[int]:
         """What listeners and clusters need for TLS from now on; before `publish`, when that brings who needs it.
 

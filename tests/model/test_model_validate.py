@@ -38,7 +38,6 @@ def test_an_empty_configuration_is_a_good_one() -> None:
         ({"redis": {"url": "redis://h", "timeout": "0s"}}, "fatal error redis.timeout: must be longer than 0s"),
         ({"limits": {"maxHeaderBytes": 10}}, "fatal error limits.maxHeaderBytes: 10 is out of range"),
         ({"limits": {"maxRequestLine": "2MiB"}}, "fatal error limits.maxRequestLine: 2MiB is out of range"),
-        ({"kubernetes": {"enabled": True}}, "warning kubernetes.enabled: not served by this version"),
         ({"listeners": [{"name": "a"}]}, "fatal error listeners[0]: needs either port or address"),
         ({"listeners": [{"name": "a", "port": 1, "address": ":1"}]}, "fatal error listeners[0]: needs either port or address"),
         ({"listeners": [{"name": "a", "address": "a.example:1"}]}, "fatal error listeners[0].address: 'a.example' is a name"),

@@ -81,6 +81,19 @@ class Store:
             self.put(kind, each)
         self.revision += 1
 
+    def copy(self) -> "Store":
+        """As it is now, for a thread that reads it while this one changes. May be called from that thread."""
+        made = Store()
+        made.revision = self.revision
+        # Each of these is one step of the interpreter, so that no change comes in between.
+        made.flaws, made.broken = self.flaws.copy(), self.broken.copy()
+        made._objects = {name: found.copy() for name, found in self._objects.items()}
+        return made
+
+    def counts(self) -> dict[str, int]:
+        """How many objects there are of each kind."""
+        return {name: len(found) for name, found in self._objects.items()}
+
     def get(self, type_: type[O], namespace: str, name: str) -> O | None:
         """An object by name."""
         return cast(O | None, self._objects[type_.__name__].get((namespace, name)))

@@ -1,0 +1,177 @@
+"""A gateway as it runs in a cluster: an API server on a socket, real workers, real requests."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from apiserver import ApiServer
+from gateway_process import Gateway, Origin, request
+from kube import CLASS
+from until import wait_until
+
+
+def spare_port() -> int:
+    """A Gateway object names its port, so 0 will not do."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Cluster:
+    """An API server on a loop in a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = ApiServer()
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        self.do(self.server.start())
+        self.config = folder / "gateway.yaml"
+        kubeconfig = folder / "kubeconfig"
+        section = {"enabled": True, "kubeconfig": str(kubeconfig)}
+        self.config.write_text(json.dumps({"kubernetes": section, "drain": {"delay": "0s"}}))
+        kubeconfig.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1", "kind": "Config", "current-context": "here",
+                    "clusters": [{"name": "here", "cluster": {"server": self.server.url}}],
+                    "users": [{"name": "me", "user": {"token": self.server.token}}],
+                    "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "isthmus"}}],
+                }
+            )
+        )  # fmt: skip
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    def apply(self, *texts: str) -> None:
+        self.do(self.server.put(*(each for text in texts for each in yaml.safe_load_all(text) if each)))
+
+    def close(self) -> None:
+        self.do(self.server.stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+        self.loop.close()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with contextlib.closing(Cluster(tmp_path)) as made:
+        yield made
+
+
+def service(name: str, address: str) -> str:
+    host, _, port = address.rpartition(":")
+    return f"""
+kind: Service
+metadata: {{name: {name}}}
+spec: {{clusterIP: 10.96.0.1, ports: [{{port: 80, targetPort: {port}}}]}}
+---
+kind: EndpointSlice
+metadata: {{name: {name}-x, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+endpoints: [{{addresses: [{host}], conditions: {{ready: true}}}}]
+ports: [{{port: {port}, name: ""}}]
+"""
+
+
+def gateway(port: int) -> str:
+    return f"""
+kind: Gateway
+metadata: {{name: gw}}
+spec: {{gatewayClassName: isthmus, listeners: [{{name: http, port: {port}, protocol: HTTP}}]}}
+"""
+
+
+def route(name: str, path: str, to: str) -> str:
+    return f"""
+kind: HTTPRoute
+metadata: {{name: {name}}}
+spec:
+  parentRefs: [{{name: gw}}]
+  rules: [{{matches: [{{path: {{value: {path}}}}}], backendRefs: [{{name: {to}, port: 80}}]}}]
+"""
+
+
+def programmed(cluster: Cluster) -> bool:
+    conditions = cluster.server.status("Gateway", "gw").get("conditions", [])
+    return any(each["type"] == "Programmed" and each["status"] == "True" for each in conditions)
+
+
+def metric(gateway: Gateway, name: str) -> float:
+    text = request(gateway.admin, "/metrics")[2].decode()
+    return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name + " "))
+
+
+def test_from_the_first_object_to_the_last_request(cluster: Cluster) -> None:
+    port = spare_port()
+    address = f"127.0.0.1:{port}"
+
+    def get(path: str) -> tuple[int, str]:
+        status, _, body = request(address, path)
+        return status, body.decode().strip()
+
+    with Origin("one") as one, Origin("two") as two:
+        cluster.apply(CLASS, gateway(port), service("web", one.address), route("a", "/a", "web"))
+        with Gateway(cluster.config) as running:
+            assert get("/a") == (200, "one /a") and get("/b")[0] == 404
+            wait_until(lambda: programmed(cluster))
+            # A route comes and answers; its status says so.
+            cluster.apply(route("b", "/b", "web"))
+            wait_until(lambda: get("/b") == (200, "one /b"))
+            wait_until(lambda: cluster.server.status("HTTPRoute", "b").get("parents"))
+            # Other pods behind the Service: no new revision, and every worker sends there.
+            revision = running.revision
+            cluster.apply(service("web", two.address).partition("---")[2].replace("name: \"\"", "name: ''"))
+            wait_until(lambda: get("/a") == (200, "two /a"))
+            wait_until(lambda: {get("/a") for _ in range(20)} == {(200, "two /a")})
+            assert running.revision == revision and metric(running, "isthmus_kubernetes_endpoint_updates_total") == 1
+            # The API server goes away: nothing changes for anybody but those who look.
+            cluster.do(cluster.server.stop())
+            wait_until(lambda: metric(running, 'isthmus_kubernetes_synced{kind="HTTPRoute"}') == 0)
+            assert get("/b") == (200, "two /b") and running.is_ready()
+            assert metric(running, "isthmus_kubernetes_last_error_timestamp_seconds") > 0
+            # A worker that begins now gets the endpoints that it would have had.
+            known = set(running.serving())
+            running_worker = min(known)
+
+            os.kill(running_worker, signal.SIGKILL)
+            wait_until(lambda: len(set(running.serving()) - known) == 1 and len(running.serving()) == 2)
+            assert {get("/a") for _ in range(20)} == {(200, "two /a")}
+            cluster.do(cluster.server.start(cluster.server.port))
+            cluster.apply(route("c", "/c", "web"))
+            wait_until(lambda: get("/c") == (200, "two /c"))
+        lease = cluster.server.objects["coordination.k8s.io", "leases", "isthmus", "isthmus.io-gateway-controller"]
+        assert lease["spec"]["holderIdentity"] == "", "given back at the end"
+
+
+def test_a_cold_start_without_the_api_server_waits_and_says_for_what(cluster: Cluster) -> None:
+    port, api = spare_port(), cluster.server.port
+    with Origin("one") as one:
+        cluster.do(cluster.server.stop())
+        cluster.apply(CLASS, gateway(port), service("web", one.address), route("a", "/a", "web"))
+        running = Gateway(cluster.config).start()
+        try:
+            wait_until(lambda: b"API server" in request(running.admin, "/readyz")[2])
+            assert not running.is_ready() and request(running.admin, "/healthz")[0] == 200 and running.stats()["listeners"] == []
+            cluster.do(cluster.server.start(api))
+            wait_until(running.is_ready, 60)
+            assert request(f"127.0.0.1:{port}", "/a")[2] == b"one /a\n"
+        finally:
+            running.stop()
+
+
+def test_it_can_be_told_to_stop_while_it_waits(cluster: Cluster) -> None:
+    cluster.do(cluster.server.stop())
+    running = Gateway(cluster.config).start()
+    running.process.terminate()
+    assert running.process.wait(30) == 0
