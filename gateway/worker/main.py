@@ -27,7 +27,7 @@ from gateway.observe import logging as log_setup
 from gateway.observe.access_log import AccessLog
 from gateway.supervisor.secrets import hold_keys
 from gateway.worker.descriptors import make_room
-from gateway.worker.drain import Leaving
+from gateway.worker.drain import SETTLE_S, Leaving, turn_away
 from gateway.worker.resolver import Resolver
 from gateway.worker.swap import map_blob, put_to_use, set_changed
 
@@ -57,6 +57,7 @@ class Worker:
         self._resolver = Resolver(self._on_resolved)
         self._endpoints: dict[int, tuple[ipc.Endpoint, ...]] = {}
         self._listening: dict[int, int] = {}
+        self._going: dict[int, float] = {}
         self._desk: Desk | None = None
         self._revision = 0
         self._leaving = Leaving(self._engine)
@@ -74,8 +75,9 @@ class Worker:
         """Serves until told to drain, or until the supervisor has been gone for long enough. Answers the exit status."""
         self._loop.add_reader(self._engine.fileno(), self._engine.on_ready)
         self._channel.send(ipc.Hello(os.getpid()))
+        self._tick = self._loop.call_later(TICK_S, self._on_tick)
         self._next_tick = time.monotonic() + TICK_S
-        self._loop.call_later(TICK_S, self._on_tick)
+        self._engine.set_wake(self._wake)
         # From here on everything that exists stays: collections look at what is new, and the pages stay shared and clean.
         gc.collect()
         gc.freeze()
@@ -124,8 +126,8 @@ class Worker:
     def _on_tick(self) -> None:
         now = time.monotonic()
         self._lag_us = max(self._lag_us, int((now - self._next_tick) * 1_000_000))
-        self._engine.on_tick()
-        if now >= self._next_log:
+        rest = self._engine.on_tick() / 1000
+        if now >= self._next_log or rest > TICK_S:
             self._next_log = now + LOG_EVERY_S
             self._flush_log()
         if now >= self._next_health:
@@ -136,8 +138,16 @@ class Worker:
         if since > COLLECT_EVERY_S and (self._engine.connections == 0 or since > COLLECT_AT_LAST_S):
             self._last_collect = now
             gc.collect()
+        # An idle worker wakes for its heartbeat alone.
+        rest = max(TICK_S, min(rest, self._next_health - now))
+        self._next_tick = time.monotonic() + rest
+        self._tick = self._loop.call_later(rest, self._on_tick)
+
+    def _wake(self) -> None:
+        """Something happened in a long rest."""
+        self._tick.cancel()
         self._next_tick = time.monotonic() + TICK_S
-        self._loop.call_later(TICK_S, self._on_tick)
+        self._tick = self._loop.call_later(TICK_S, self._on_tick)
 
     def _flush_log(self) -> None:
         lines = self._engine.take_log()
@@ -150,8 +160,12 @@ class Worker:
         # A drain does not wait behind an order that waits for names.
         if isinstance(order, ipc.Drain):
             self._leave(order.deadline_ms)
-        else:
-            self._orders.put_nowait((order, fd))
+            return
+        if isinstance(order, ipc.Unlisten) and order.bind_id in self._listening:
+            # At once for all ports that go, so that they settle at the same time.
+            turn_away(self._listening[order.bind_id])
+            self._going[order.bind_id] = self._loop.time() + SETTLE_S
+        self._orders.put_nowait((order, fd))
 
     async def _take_orders(self) -> None:
         while (item := await self._orders.get()) is not None:
@@ -175,7 +189,7 @@ class Worker:
                 assert fd is not None
                 self._listen(order, fd)
             case ipc.Unlisten():
-                self._unlisten(order.bind_id)
+                await self._retire(order.bind_id)
             case ipc.ReopenLogs():
                 if self._access_log is not None:
                     self._access_log.reopen()
@@ -252,6 +266,13 @@ class Worker:
         if fd is not None:
             self._engine.unlisten(bind_id)
             os.close(fd)
+
+    async def _retire(self, bind_id: int) -> None:
+        """A port that the configuration has no more: who is connected, or about to be, is served by the routes that it had."""
+        await asyncio.sleep(max(0.0, self._going.pop(bind_id, 0.0) - self._loop.time()))
+        self._unlisten(bind_id)
+        # The requests that are here come before the snapshot that follows.
+        self._engine.on_ready()
 
     def _describe(self, order: ipc.Describe) -> None:
         if order.what == "clusters":

@@ -307,6 +307,40 @@ def test_listeners_come_and_go_without_disturbing_the_others(config: Path, origi
         assert load.failures == []
 
 
+def test_who_connects_while_a_listener_is_taken_away_is_served_or_refused(config: Path, origin: Origin) -> None:
+    """Never reset: closing a listening socket would do that to every connection in its queue."""
+    more = config_text(origin).replace("routes:", '  - {name: more, address: "127.0.0.2:0"}\nroutes:')
+    with Gateway(config) as gateway:
+        gateway.apply(more)
+        host, _, port = gateway.address("more").rpartition(":")
+        statuses: list[int] = []
+        failures: list[str] = []
+
+        def keep_connecting() -> None:
+            while True:
+                connection = http.client.HTTPConnection(host, int(port), timeout=30)
+                try:
+                    connection.connect()
+                except OSError:
+                    return  # refused: it is gone
+                try:
+                    connection.request("GET", "/more")
+                    statuses.append(connection.getresponse().status)
+                except (OSError, http.client.HTTPException) as error:
+                    failures.append(repr(error))
+                finally:
+                    connection.close()
+
+        clients = [threading.Thread(target=keep_connecting, daemon=True) for _ in range(8)]
+        for client in clients:
+            client.start()
+        wait_until(lambda: len(statuses) > 200)
+        gateway.apply(config_text(origin))
+        for client in clients:
+            client.join(60)
+        assert failures == [] and set(statuses) == {200}
+
+
 def test_a_port_that_is_taken_at_reload_is_a_problem_of_that_listener_alone(config: Path, origin: Origin) -> None:
     with Gateway(config) as gateway, socket.create_server(("127.0.0.2", 0)) as other:
         busy = f"127.0.0.2:{other.getsockname()[1]}"

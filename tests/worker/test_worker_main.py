@@ -1,6 +1,7 @@
 """The shell of a worker, over a double of the engine: orders come in over a real channel and take effect in order."""
 
 import asyncio
+import errno
 import gc
 import mmap
 import os
@@ -30,6 +31,7 @@ class Engine:
         self.calls: list[Any] = []
         self.connections = 0
         self.ticks = 0
+        self.rest = 20
         self.log = b""
         self._epoll = select.epoll()
         Engine.made.append(self)
@@ -40,8 +42,12 @@ class Engine:
     def on_ready(self) -> None:
         self.calls.append("ready")
 
-    def on_tick(self) -> None:
+    def on_tick(self) -> int:
         self.ticks += 1
+        return self.rest
+
+    def set_wake(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
 
     def swap(self, blob: Any, revision: int) -> None:
         if bytes(blob) == b"bad":
@@ -151,6 +157,35 @@ def test_it_says_hello_ticks_and_sends_a_heartbeat() -> None:
     tell(story)
 
 
+def test_an_idle_worker_sleeps_until_something_happens_or_its_heartbeat_is_due() -> None:
+    async def story(supervisor: Supervisor, engine: Engine, worker: Any) -> None:
+        engine.rest = 60_000
+        beats = len(supervisor.of(ipc.Health))
+        await until(lambda: len(supervisor.of(ipc.Health)) > beats + 1)
+        seen, beats = engine.ticks, len(supervisor.of(ipc.Health))
+        await until(lambda: len(supervisor.of(ipc.Health)) > beats)
+        assert engine.ticks - seen <= 2, "a tick for each heartbeat"
+        engine.log = b"a line\n"
+        engine.rest = 20
+        seen, beats = engine.ticks, len(supervisor.of(ipc.Health))
+        engine.wake()
+        await until(lambda: engine.ticks > seen + 4)
+        assert engine.log == b""
+
+    tell(story)
+
+
+def test_lines_of_the_log_do_not_wait_for_the_end_of_a_rest() -> None:
+    async def story(supervisor: Supervisor, engine: Engine, worker: Any) -> None:
+        await until(lambda: engine.ticks > 1)
+        engine.log, engine.rest = b"a line\n", 60_000
+        seen = engine.ticks
+        await until(lambda: engine.ticks > seen)
+        assert engine.log == b""
+
+    tell(story)
+
+
 def test_a_snapshot_is_swapped_with_its_endpoints_and_acknowledged() -> None:
     async def story(supervisor: Supervisor, engine: Engine, worker: Any) -> None:
         supervisor.publish(b"first", 1, {7: [(b"10.0.0.1", 80, 1, b"")]})
@@ -209,6 +244,29 @@ def test_sockets_come_and_go() -> None:
             supervisor.channel.send(ipc.Unlisten(6))  # never listened: nothing happens
             await until(lambda: ("unlisten", 5) in engine.calls)
             assert ("unlisten", 6) not in engine.calls
+
+    tell(story)
+
+
+def test_requests_on_a_port_that_goes_are_read_before_the_snapshot_that_has_it_no_more() -> None:
+    async def story(supervisor: Supervisor, engine: Engine, worker: Any) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
+            for bind_id, sock in ((5, server), (6, other)):
+                supervisor.channel.send(ipc.Listen(bind_id, ""), sock.fileno())
+                await until(lambda bind_id=bind_id: any(call[:2] == ("listen", bind_id) for call in engine.calls))  # type: ignore[misc]
+            queued = socket.create_connection(server.getsockname())
+            supervisor.channel.send(ipc.Unlisten(5))
+            supervisor.channel.send(ipc.Unlisten(6))
+            supervisor.publish(b"without it", 1)
+            await until(lambda: supervisor.of(ipc.Ack))
+            swap = engine.calls.index(("swap", b"without it", 1))
+            assert engine.calls[swap - 4 : swap] == [("unlisten", 5), "ready", ("unlisten", 6), "ready"]
+            with socket.socket() as late:
+                # The test's own copy keeps the socket open: nobody new gets through to it.
+                late.setblocking(False)
+                assert late.connect_ex(server.getsockname()) == errno.EINPROGRESS
+                assert not select.select([], [late], [], 0.02)[1]
+            queued.close()
 
     tell(story)
 
