@@ -39,6 +39,7 @@ cdef class Acceptor(Pollable):
     cdef const LimitsRec *limits(self) noexcept
     cdef const PortRec *borrow_port(self) noexcept     # NULL when the snapshot has it no more
     cdef uint32_t port_number(self) noexcept
+    cdef str names(self)                   # of the port's listeners, for people; "" when the snapshot has it no more
     cdef uint32_t protocol(self) noexcept      # ListenerRec.protocol of the port
 
 # Asks the kernel for the other end of the descriptor.

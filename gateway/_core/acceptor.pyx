@@ -73,6 +73,16 @@ cdef class Acceptor(Pollable):
         cdef Snapshot snapshot = self.plane.binding.snapshot
         return snapshot.listeners[snapshot.ports[self.port].listeners].port_number
 
+    cdef str names(self):
+        cdef Snapshot snapshot = self.plane.binding.snapshot
+        cdef const PortRec *port = self.borrow_port()
+        cdef list found = []
+        cdef uint32_t i
+        if port != NULL:
+            for i in range(port.listeners, port.listeners + port.listeners_n):
+                found.append(snapshot.text_of(snapshot.listeners[i].name))
+        return ", ".join(found)
+
     cdef uint32_t protocol(self) noexcept:
         cdef Snapshot snapshot = self.plane.binding.snapshot
         return 0 if self.port == NONE else snapshot.listeners[snapshot.ports[self.port].listeners].protocol

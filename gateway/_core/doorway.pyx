@@ -353,6 +353,7 @@ cdef class Doorway(Pollable):
             learn_address(self.fd, &self.address)
         return {
             "peer": f"{self.address.text[:self.address.n].decode('ascii', 'replace')}:{self.address.port}",
+            "listener": self.acceptor.names(),
             "state": STATES.get(self.state, "closed"),
             "age_ms": self.plane.poller.now_ms - self.opened_ms,
             "requests": 0,

@@ -752,6 +752,7 @@ cdef class H1Downstream(Downstream):
             learn_address(self.fd, &self.address)
         row = {
             "peer": f"{self.address.text[:self.address.n].decode('ascii', 'replace')}:{self.address.port}",
+            "listener": self.acceptor.names(),
             "state": STATES.get(self.state, "closed"),
             "tls": tls_version(self.tls).decode() if self.tls != NULL else "",
             "age_ms": self.plane.poller.now_ms - self.opened_ms,

@@ -16,6 +16,11 @@ cdef class Engine:
     cdef dict clients      # cluster id -> tls.ClientTLS, also of clusters that no snapshot has named yet
     cdef uint64_t drain_deadline  # monotonic ms; 0: not draining
 
+    cdef object wake       # called when something happens after a tick that asked for a long rest; None
+    cdef bint resting      # the last tick did
+    cdef bint stirred      # something happened since
+
+    cdef int stir(self) except -1
     cdef list pollables(self)
     cdef void see_out(self) noexcept
     cdef void retire_series(self, Snapshot snapshot) noexcept

@@ -1,7 +1,7 @@
 """The data plane of one worker, as Python sees it. Everything else of `_core` is reached through here or is a pure function.
 
 An Engine lives on one thread and one event loop. The shell adds `fileno()` to the loop with `on_ready` as reader, and calls
-`on_tick()` about every 20 ms.
+`on_tick()` about every 20 ms, or as seldom as it asks for.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,11 @@ class Engine:
         """Descriptor that is readable whenever on_ready has something to do."""
     def on_ready(self) -> None:
         """Handles one batch of readiness: reads, parses, routes, forwards, writes. Never raises for what a peer did."""
-    def on_tick(self) -> None:
-        """Fires the timers that are due."""
+    def on_tick(self) -> int:
+        """Fires the timers that are due. Milliseconds until the next call is worth while: 20 while there is something to do, up to
+        1000 while there is not."""
+    def set_wake(self, wake: Callable[[], object] | None) -> None:
+        """wake is called when the first thing happens after a tick that asked for more than 20 ms: the next one is due in 20."""
     def swap(self, blob: Any, revision: int) -> None:
         """Puts a snapshot blob (bytes-like, kept alive) into use for requests from now on. Raises SnapshotError (ValueError)."""
     def set_endpoints(self, cluster: int, endpoints: Sequence[tuple[bytes, int, int, bytes]]) -> None:
@@ -41,7 +44,8 @@ class Engine:
     def connections(self) -> int:
         """Open downstream connections, tunnels included; 0 means drained."""
     def describe_connections(self, limit: int = 1000) -> list[dict[str, Any]]:
-        """Live connections: peer, listener, phase, age_ms, requests, route, upstream."""
+        """Live connections: peer, listener (of the request in progress; otherwise all of the port's), state, age_ms, requests, and
+        of an exchange in progress phase, method, path, route, cluster, upstream."""
     def describe_clusters(self) -> list[dict[str, Any]]:
         """Clusters with their endpoints: address, weight, active, idle, ejected, ..."""
     def take_log(self) -> bytes:

@@ -18,6 +18,10 @@ from gateway._core.sys cimport CLOCK_MONOTONIC, clock_us
 from gateway._core.tls cimport ClientTLS, ServerTLS
 
 cdef tuple POLICIES = ("RoundRobin", "LeastRequest", "Random", "ConsistentHash")
+cdef enum:
+    TICK_MS = 20           # while there is something to do
+    REST_MS = 1000         # at most, while there is not
+
 cdef dict FORMATS = {"off": FORMAT_OFF, "json": FORMAT_JSON, "text": FORMAT_TEXT}
 
 
@@ -38,12 +42,26 @@ cdef class Engine:
 
     def on_ready(self):
         cdef uint64_t start = clock_us(CLOCK_MONOTONIC)
+        self.stir()
         self.plane.poller.run()
         self.plane.counters.note_turn(clock_us(CLOCK_MONOTONIC) - start)
+
+    cdef int stir(self) except -1:
+        """Whatever happens outside of a tick may set deadlines that are nearer than the next one."""
+        self.stirred = True
+        if self.resting:
+            self.resting = False
+            if self.wake is not None:
+                self.wake()
+        return 0
+
+    def set_wake(self, wake):
+        self.wake = wake
 
     def on_tick(self):
         cdef Plane plane = self.plane
         cdef uint64_t start
+        cdef uint32_t rest = TICK_MS
         plane.poller.refresh()
         start = plane.poller.now_us
         plane.counters.roll(plane.poller.now_ms)
@@ -57,6 +75,14 @@ cdef class Engine:
             self.drain_deadline = 0
             plane.poller.settle()
         plane.counters.note_turn(clock_us(CLOCK_MONOTONIC) - start)
+        if not self.stirred and not self.drain_deadline:
+            # Not in the middle of work: the first event would end the rest at once, again and again.
+            rest = plane.wheel.rest(plane.poller.now_ms, REST_MS)
+            if rest < TICK_MS:
+                rest = TICK_MS
+        self.stirred = False
+        self.resting = rest > TICK_MS
+        return rest
 
     def swap(self, blob, revision):
         cdef Plane plane = self.plane
@@ -66,6 +92,7 @@ cdef class Engine:
         cdef uint32_t i
         cdef uint64_t id
         cdef dict named = {}
+        self.stir()
         try:
             binding.snapshot = Snapshot.load(blob)
         except ValueError:
@@ -144,15 +171,18 @@ cdef class Engine:
                 Endpoint.new(None, row[0], row[1])
             self.pending[cluster] = rows
             return
+        self.stir()
         (<Cluster> known).set_endpoints(endpoints)
         self.plane.poller.settle()
 
     def listen(self, fd, bind_id):
+        self.stir()
         self.acceptors[bind_id] = Door.new(self.plane, fd, bind_id)
 
     def unlisten(self, bind_id):
         acceptor = self.acceptors.pop(bind_id, None)
         if acceptor is not None:
+            self.stir()
             self.plane.poller.refresh()
             (<Acceptor> acceptor).take_rest()
             (<Acceptor> acceptor).stop()
@@ -173,6 +203,7 @@ cdef class Engine:
         else:
             self.clients[cluster] = client
         if known is not None:
+            self.stir()
             (<Cluster> known).set_tls(client)
             self.plane.poller.settle()
 
@@ -180,6 +211,7 @@ cdef class Engine:
         self.plane.read_certificate = read
 
     def drain(self, deadline_ms):
+        self.stir()
         self.plane.draining = True
         self.plane.poller.refresh()
         self.drain_deadline = self.plane.poller.now_ms + <uint64_t> deadline_ms
@@ -254,6 +286,7 @@ cdef class Engine:
         self.plane.log.sample = <uint32_t> min(65536, max(0, int(sample * 65536)))
 
     def close(self):
+        self.wake = None
         for acceptor in list(self.acceptors.values()):
             (<Acceptor> acceptor).stop()
         for pollable in self.pollables():

@@ -820,6 +820,8 @@ cdef class Exchange(Flow):
             "method": text_of(self.request.borrow(self.request.method_text)),
             "path": text_of(self.request.borrow(self.request.path)),
         }
+        if self.decision.listener != NONE:
+            row["listener"] = self.binding.snapshot.text_of(self.binding.snapshot.listeners[self.decision.listener].name)
         if self.rule != NULL:
             row["route"] = text_of(self.binding.snapshot.borrow(self.binding.snapshot.routes[self.rule.route].name))
         if self.cluster is not None:

@@ -195,6 +195,9 @@ cdef class WheelProbe:
     def advance(self, uint64_t now):
         self.wheel.advance(now)
 
+    def rest(self, uint64_t now, uint32_t most=1000):
+        return self.wheel.rest(now, most)
+
     def place(self, key):
         cdef TimedProbe probe = self.timers[key]
         return probe.timer.slot if probe.timer.armed else None

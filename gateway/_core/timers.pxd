@@ -28,5 +28,7 @@ cdef class Wheel:
     cdef Wheel new(uint64_t now_ms)
     cdef void arm(self, Timer *timer, uint64_t deadline_ms) noexcept nogil
     cdef void disarm(self, Timer *timer) noexcept nogil
+    # Milliseconds until the next slot with a timer in it is due, at most so many: before that nothing fires.
+    cdef uint32_t rest(self, uint64_t now_ms, uint32_t most) noexcept nogil
     # Takes every due timer off the wheel and calls its owner's on_timer.
     cdef void advance(self, uint64_t now_ms) noexcept

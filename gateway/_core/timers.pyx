@@ -48,6 +48,19 @@ cdef class Wheel:
             timer.next.prev = timer.prev
             timer.armed = 0
 
+    cdef uint32_t rest(self, uint64_t now_ms, uint32_t most) noexcept nogil:
+        cdef uint64_t slot = self.tick + 1
+        cdef uint64_t last = (now_ms + most) >> TICK_SHIFT
+        cdef Timer *head
+        if last >= self.tick + WHEEL:
+            last = self.tick + WHEEL - 1
+        while slot <= last:
+            head = &self.slots[slot & (WHEEL - 1)]
+            if head.next != head:
+                return 0 if slot << TICK_SHIFT <= now_ms else <uint32_t> ((slot << TICK_SHIFT) - now_ms)
+            slot += 1
+        return most
+
     cdef void advance(self, uint64_t now_ms) noexcept:
         cdef uint64_t target = now_ms >> TICK_SHIFT
         cdef Timer *head

@@ -389,6 +389,7 @@ cdef class RawDownstream(Downstream):
         cdef Snapshot snapshot
         cdef dict row = {
             "peer": f"{self.address.text[:self.address.n].decode('ascii', 'replace')}:{self.address.port}",
+            "listener": self.acceptor.names(),
             "state": STATES[self.state],
             "age_ms": self.plane.poller.now_ms - self.opened_ms,
             "requests": 0,
@@ -396,9 +397,10 @@ cdef class RawDownstream(Downstream):
             "held_bytes": self.input.end - self.input.start,
         }
         if tunnel is not None:
+            snapshot = tunnel.binding.snapshot
             row["name"] = tunnel.name[:tunnel.name_n].decode("ascii", "replace")
+            row["listener"] = snapshot.text_of(snapshot.listeners[tunnel.listener].name)
             if tunnel.rule != NULL:
-                snapshot = tunnel.binding.snapshot
                 row["route"] = snapshot.text_of(snapshot.routes[tunnel.rule.route].name)
             if tunnel.cluster is not None:
                 row["cluster"] = tunnel.cluster.name.decode("utf-8", "replace")

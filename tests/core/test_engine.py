@@ -16,6 +16,7 @@ from gateway._core import counters
 from gateway._core.engine import Engine
 from gateway.control.compile import name_id
 from gateway.model import Config, Duration, Listener
+from gateway.model.listener import LimitsOverride
 from gateway.model.route import Retry
 
 
@@ -424,6 +425,59 @@ def test_a_descriptor_that_cannot_be_watched_is_an_error(tmp_path: Any) -> None:
         at.turn()
 
 
+# The tick
+
+
+def test_an_idle_engine_asks_for_rest_and_is_woken_by_what_happens() -> None:
+    with desk("a") as at:
+        woken: list[int] = []
+        at.engine.set_wake(lambda: woken.append(1))
+        web, origin = at.listen(), at.listening()
+        at.set_endpoints("a", origin)
+        assert at.engine.on_tick() == 20, "something happened"
+        assert at.engine.on_tick() == 1000 and not woken
+        client = at.connect(web, get())
+        at.engine.on_ready()
+        assert woken == [1]
+        at.engine.on_ready()
+        assert woken == [1] and at.engine.on_tick() == 20, "until it is asked again, its ticks are short"
+        at.head(at.accept(origin))
+        at.until(lambda: at.engine.on_tick() == 1000)
+        client.close()
+        at.engine.on_ready()
+        assert woken == [1, 1]
+
+
+def test_what_its_shell_does_wakes_an_engine_as_well() -> None:
+    with desk("a") as at:
+        woken: list[int] = []
+        at.engine.set_wake(lambda: woken.append(1))
+        web = at.listen()
+        changes: list[Callable[[], Any]] = [
+            lambda: at.engine.swap(blob_of(config("a", "b"), 2), 2),
+            lambda: at.set_endpoints("a", web),
+            lambda: at.engine.set_client_tls(cluster_id("a"), None),
+            lambda: at.engine.unlisten(name_id("bind", "[::]:8080")),
+            lambda: at.engine.drain(60_000),
+        ]
+        for number, change in enumerate(changes):
+            at.engine.on_tick()
+            assert at.engine.on_tick() == 1000 and len(woken) == number
+            change()
+            assert len(woken) == number + 1
+        assert at.engine.on_tick() == at.engine.on_tick() == 20, "a drain has a deadline"
+
+
+def test_a_rest_ends_where_a_deadline_is() -> None:
+    limits = LimitsOverride(header_timeout=Duration(500))
+    at = Desk(blob_of(config("a", listeners=(Listener(name="web", port=8080, limits=limits),))))
+    half = at.connect(at.listen(), b"GET / HTTP/1.1\r\n")
+    at.until(lambda: at.engine.connections == 1 and at.engine.on_tick() != 20)
+    assert at.engine.on_tick() <= 540
+    assert at.receive(half).startswith(b"HTTP/1.1 408 ")
+    at.close()
+
+
 # What it tells
 
 
@@ -439,6 +493,7 @@ def test_describe_connections_says_where_each_stands() -> None:
         at.until(lambda: sum(row["state"] == "head" for row in at.engine.describe_connections()) == 1)
         rows = {row["peer"]: row for row in at.engine.describe_connections()}
         assert len(rows) == at.engine.connections == 3
+        assert {row["listener"] for row in rows.values()} == {"web"}
         address = "{}:{}".format
         row = rows[address(*busy.getsockname())]
         assert row["method"] == "GET" and row["path"] == "/b/x" and row["cluster"] == "b" and row["route"] == "to-b"

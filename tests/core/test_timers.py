@@ -213,3 +213,33 @@ def test_a_random_life_keeps_the_promise() -> None:
         for key, when in clock.jump(clock.now + step):
             assert armed.pop(key) <= when
         assert all(deadline > clock.now - 2 * TICK for deadline in armed.values())
+
+
+def test_the_rest_until_anything_can_fire() -> None:
+    clock = Clock()
+    assert clock.wheel.rest(clock.now) == 1000 and clock.wheel.rest(clock.now, 20) == 20
+    clock.wheel.arm("far", clock.now + 60_000)
+    assert clock.wheel.rest(clock.now) == 1000
+    clock.wheel.arm("near", clock.now + 500)
+    rest = clock.wheel.rest(clock.now)
+    assert 500 <= rest <= 500 + SLOT
+    assert clock.jump(clock.now + rest - 1) == []
+    assert clock.wheel.rest(clock.now) == 1
+    assert clock.jump(clock.now + 1) == [("near", clock.now)]
+    assert clock.wheel.rest(clock.now) == 1000
+    clock.wheel.arm("now", clock.now)
+    assert clock.wheel.rest(clock.now) <= SLOT
+    assert clock.wheel.rest(clock.now + 500) == 0, "overdue"
+
+
+def test_a_rest_never_sleeps_through_a_deadline() -> None:
+    seeds = random.Random(5)
+    clock = Clock()
+    deadlines: dict[int, int] = {}
+    for key in range(300):
+        deadlines[key] = clock.now + seeds.randrange(1, 3 * TURN)
+        clock.wheel.arm(key, deadlines[key])
+    while deadlines:
+        rest = clock.wheel.rest(clock.now)
+        for key, when in clock.jump(clock.now + max(rest, TICK)):
+            assert deadlines[key] <= when <= deadlines.pop(key) + 2 * TICK
