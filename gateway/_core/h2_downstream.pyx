@@ -412,6 +412,7 @@ cdef class H2Downstream(Pollable):
             learn_address(self.fd, &self.address)
         return {
             "peer": f"{self.address.text[:self.address.n].decode('ascii', 'replace')}:{self.address.port}",
+            "listener": self.acceptor.names(),
             "state": "drain" if self.last_call else "streams" if self.streams else "idle",
             "tls": tls_version(self.tls).decode() if self.tls != NULL else "",
             "age_ms": self.plane.poller.now_ms - self.opened_ms,
