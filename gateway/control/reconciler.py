@@ -127,6 +127,7 @@ class Reconciler:
         """load: how the sources are read, when they are more than the files of the path."""
         self._path = path
         self._load = load or (lambda known: files.load(path, known))
+        self._are_files_all = load is None
         self._apply = apply
         self._lock = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "load", initializer=_step_back)
@@ -176,8 +177,8 @@ class Reconciler:
                 gc.enable()
 
     def _is_as_before(self, last: Load) -> bool:
-        """Whether another look would come to the same."""
-        if not last.digest or last.digest != files.digest(self._path):
+        """Whether another look would come to the same: known without one only when there is nothing but files to look at."""
+        if not self._are_files_all or not last.digest or last.digest != files.digest(self._path):
             return False
         if self.due is not None and datetime.now(UTC) >= self.due:
             return False

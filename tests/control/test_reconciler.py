@@ -96,6 +96,23 @@ def test_sources_that_are_as_they_were_are_not_parsed_again(tmp_path: Path, monk
     assert len(parsed) == 1 and any("did you mean 'hostnames'" in problem.text() for problem in reconciler.problems)
 
 
+def test_sources_beyond_the_files_are_looked_at_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "isthmus.yaml"
+    path.write_text(TEXT)
+    other = tmp_path / "other.yaml"
+    other.write_text(TEXT)
+    plane = Plane()
+
+    async def run() -> None:
+        reconciler = Reconciler(path, plane, lambda known: files.load(other, known))
+        for name in ("blog.test", "blog2.test"):
+            other.write_text(TEXT.replace("blog.test", name))
+            await reconciler.reload("objects")
+
+    asyncio.run(run())
+    assert [revision.number for revision in plane.applied] == [1, 2]
+
+
 def test_what_keeps_a_file_from_being_read_is_part_of_what_the_sources_are(tmp_path: Path) -> None:
     path = tmp_path / "isthmus.yaml"
     missing = files.digest(path)
