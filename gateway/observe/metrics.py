@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from prometheus_client import generate_latest
 from prometheus_client.core import (
@@ -28,9 +28,7 @@ from prometheus_client.registry import Collector as RegistryCollector
 
 from gateway import __version__
 from gateway._core import counters, faults
-
-if TYPE_CHECKING:
-    from gateway.sources.kubernetes.live import LiveFacts
+from gateway.model.live import LiveFacts
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 PREFIX: Final = "isthmus_"

@@ -43,6 +43,7 @@ TESTED_BY = {
     "gateway/cli/top.py": "cli/test_commands.py",
     "gateway/control/publish.py": "control/test_reconciler.py",
     "gateway/model/listener.py": "model/test_model_config.py",
+    "gateway/model/live.py": "sources/kubernetes/test_live.py",
     "gateway/model/policy.py": "model/test_model_config.py",
     "gateway/model/route.py": "model/test_model_decode.py",
     "gateway/model/schema.py": "model/test_model_config.py",

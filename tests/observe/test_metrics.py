@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway import __version__
 from gateway._core import counters, faults
 from gateway._core.counters import CountersProbe
+from gateway.model.live import KindFacts, LiveFacts
 from gateway.observe import metrics
 from gateway.observe.metrics import Collector, ControlFacts, expose
 
@@ -98,6 +99,7 @@ def test_every_row_of_the_table_is_scraped_with_its_kind_and_help():
     fleet.workers[0].cluster(API, connects=1)
     fleet.facts.worker_memory[0] = 1
     fleet.facts.certificate_ends[("web", "", "a.test", "EC")] = 4e9
+    fleet.facts.cluster = LiveFacts({"Service": KindFacts(True, 3, 1, 1, 0)}, is_leading=True)
     scrape = fleet.scrape()
     names = {metric.shown_name if metric.kind == "info" else metric.name for metric in metrics.TABLE}
     assert scrape.families.keys() == names

@@ -12,13 +12,14 @@ import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from gateway.model.cluster import EndpointSpec
 from gateway.model.config import Kubernetes
+from gateway.model.live import KindFacts, LiveFacts
 from gateway.sources import objects
 from gateway.sources.certificates import Files
 from gateway.sources.files import Loaded
@@ -60,29 +61,6 @@ class Outlet:
     """Whether every worker has acknowledged what was published last."""
     shut_ports: Callable[[], Mapping[int, str]] = dict
     """Ports that could not be opened, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class KindFacts:
-    """What is told about one kind, over all its reflectors."""
-
-    is_synced: bool
-    objects: int
-    lists: int
-    watches: int
-    errors: int
-
-
-@dataclass(frozen=True, slots=True)
-class LiveFacts:
-    """What is told about the source."""
-
-    kinds: dict[str, KindFacts] = field(default_factory=dict)
-    is_leading: bool = False
-    status_writes: int = 0
-    status_errors: int = 0
-    endpoint_updates: int = 0
-    last_error_at: float = 0.0
 
 
 class LiveSource:
