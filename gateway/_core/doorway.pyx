@@ -246,11 +246,11 @@ cdef class Doorway(Pollable):
         if step == SHAKE_WAIT:
             return
         if step == SHAKE_FAILED:
-            self.plane.counters.bump(S_TLS_FAILURES, 1)
             if self.tls.cut:
                 self.close()
             else:
                 # the alert is out; closing over unread input would reset the connection under it
+                self.plane.counters.bump(S_TLS_FAILURES, 1)
                 self.end_with(NULL, 0)
             return
         self.plane.counters.bump(S_TLS_HANDSHAKES, 1)
@@ -338,6 +338,9 @@ cdef class Doorway(Pollable):
     cdef void close(self) noexcept:
         if self.state == DOOR_CLOSED:
             return
+        if self.state == DOOR_HANDSHAKE or self.state == DOOR_HELLO and self.input.end > self.input.start:
+            # it had begun; a connection that says nothing, as health checks open them, is no handshake
+            self.plane.counters.bump(S_TLS_FAILURES, 1)
         self.state = DOOR_CLOSED
         self.plane.wheel.disarm(&self.timer)
         self.plane.poller.remove(self, False)
