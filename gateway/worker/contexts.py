@@ -26,7 +26,8 @@ CIPHERS = (
 # OpenSSL's own set, AES-128 first: with it a handshake costs a quarter less CPU, most of it SHA-256 in the place of SHA-384.
 SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 # The hybrid first: who offers it wants it, and it costs a tenth of a handshake. An older OpenSSL does not know it.
-GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
+# The stars are key shares that a client sends: with the hybrid's alone every endpoint that lacks it would ask for another hello.
+GROUPS = (b"*X25519MLKEM768:*X25519:P-256:P-384", b"X25519:P-256:P-384")
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 # A client that asks for ChaCha20 first has no AES in hardware, so its wish goes before our order.
 PRIORITIZE_CHACHA = 1 << 21
