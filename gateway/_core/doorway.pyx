@@ -266,6 +266,9 @@ cdef class Doorway(Pollable):
         """The connection speaks HTTP from here on: HTTP/2 when ALPN says so."""
         cdef H1Downstream down
         cdef Tls *tls = self.tls
+        if tls != NULL:
+            # an end that came along with the last flight was told to this doorway: whoever goes on has to look
+            tls.drained = False
         if tls != NULL and self.speaks_h2():
             self.tls = NULL
             self.context = None

@@ -413,7 +413,6 @@ cdef ssize_t tls_recv(Tls *tls, int fd, uint8_t *p, size_t n) noexcept nogil:
     cdef int took
     cdef int error
     cdef char *rest = NULL
-    cdef bint has_asked = False
     # After the handshake, and after a read that filled its buffer, there may be something without asking the kernel.
     cdef bint may_have = tls.unread or BIO_get_mem_data(tls.inward, &rest) > 0
     while True:
@@ -440,9 +439,8 @@ cdef ssize_t tls_recv(Tls *tls, int fd, uint8_t *p, size_t n) noexcept nogil:
                 return IO_LOST
             if got:
                 return <ssize_t> got
-        if has_asked and tls.drained:
-            return IO_AGAIN
-        has_asked = True
+        # Asked again even after a short receive: what came was no content (tickets, part of a record), and an end that came along
+        # with it is not told again.
         took = receive(tls, fd)
         if took <= 0:
             return took

@@ -130,10 +130,13 @@ class Talk:
             except ssl.SSLWantReadError:
                 self._in.write(self.received())
 
+    def sealed(self, content: bytes) -> bytes:
+        self._tls.write(content)
+        return self._out.read()
+
     def ask(self) -> bytes:
         """One exchange, after which the client closes."""
-        self._tls.write(GET)
-        self.socket.sendall(self._out.read())
+        self.socket.sendall(self.sealed(GET))
         while True:
             try:
                 got = self._tls.read(65536)
@@ -206,6 +209,19 @@ def test_a_client_may_go_at_every_step(gateway: Gateway, how: str, version: ssl.
         elif step != "the last flight":
             # a reset may be there before what was sent: then nothing had begun
             assert failed(gateway) == before + 1 or how == "reset", step
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_an_end_may_come_with_the_last_flight(gateway: Gateway, asks: bool) -> None:
+    """Finished, a request and FIN in one piece: the end is seen, and not only when the connection has idled for a minute."""
+    with Talk(gateway) as talk:
+        talk.socket.sendall(talk.flight())
+        piece = talk.answered()
+        if asks:
+            piece += talk.sealed(GET)
+        talk.socket.sendall(piece)
+        talk.socket.shutdown(socket.SHUT_WR)
+        wait_until(lambda: counter(gateway, "downstream_connections_active") == 0)
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
