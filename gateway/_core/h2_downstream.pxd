@@ -44,7 +44,8 @@ cdef class H2Downstream(Pollable):
     cdef bint full         # the socket took less than there was
     cdef bint corked       # it may hold a piece of a segment back
     cdef bint lost         # a frame was cut off: nothing can be said any more
-    cdef bint over         # the session is: close when everything is written
+    cdef bint over         # the session is: part when everything is written
+    cdef bint parted       # our side is shut: read and drop until the client has seen the last frame
     cdef bint last_call    # GOAWAY was said, because of age, number or drain
     cdef uint64_t last_call_ms
     cdef bint closed
@@ -63,6 +64,7 @@ cdef class H2Downstream(Pollable):
     # Writes much content at once, past the output; the bytes of it that are done with.
     cdef size_t send_direct(self, H2Stream *stream, const uint8_t *p, size_t n) noexcept
     cdef void wind_down(self) noexcept
+    cdef void part(self) noexcept
     cdef void close(self) noexcept
 
 cdef class H2ServerStream(Downstream):

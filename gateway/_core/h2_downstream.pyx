@@ -26,10 +26,12 @@ from gateway._core.sys cimport (
     IPPROTO_TCP,
     MSG_MORE,
     MSG_NOSIGNAL,
+    SHUT_WR,
     TCP_NODELAY,
     close,
     send,
     setsockopt,
+    shutdown,
     ssize_t,
 )
 from gateway._core.timers cimport Timer
@@ -49,6 +51,7 @@ from gateway._core.websocket cimport connect_to_upgrade, switched_to_ok
 cdef enum:
     READS = 4              # receives per turn
     WRITES = 8             # fillings of the output per turn
+    LINGER_MS = 2000       # how long a client may take to see why its connection ends
     LOOK_MS = 1000         # how often the session's deadlines are looked at while a stream is open
     MUCH = 32768           # content from this size on is written at once; smaller pieces are gathered
     LAID_BEFORE = 4096     # bytes of output that go along before it, at most
@@ -222,6 +225,9 @@ cdef class H2Downstream(Pollable):
 
     cdef void on_timer(self, Timer *timer) noexcept:
         cdef uint64_t now = self.plane.poller.now_ms
+        if self.parted:
+            self.close()
+            return
         self.session.tick(now)
         if self.closed:
             return
@@ -272,6 +278,8 @@ cdef class H2Downstream(Pollable):
                 self.plane.counters.bump(S_BYTES_IN, <uint64_t> got)
                 if transport_drained(self.tls, got, SCRATCH) and not self.ended:
                     self.readable = False
+                if self.parted:
+                    continue
                 self.session.now_ms = self.plane.poller.now_ms
                 if not self.feed(scratch, <size_t> got):
                     return
@@ -289,6 +297,8 @@ cdef class H2Downstream(Pollable):
     cdef void write(self) noexcept:
         cdef Py_ssize_t sent
         cdef int left = WRITES
+        if self.parted:
+            return
         if self.lost:
             self.close()
             return
@@ -309,7 +319,7 @@ cdef class H2Downstream(Pollable):
             if self.closed or self.session.out.size:
                 return
         if self.session.out.size == 0 and self.over:
-            self.close()
+            self.part()
         elif left == 0:
             self.plane.poller.push_flush(self)
 
@@ -377,12 +387,28 @@ cdef class H2Downstream(Pollable):
 
     cdef void wind_down(self) noexcept:
         """No new streams: GOAWAY, and the end when those that are open are done (RFC 9113 §6.8)."""
-        if not self.last_call and not self.closed:
+        if not self.last_call and not self.closed and not self.parted:
             self.last_call = True
             self.last_call_ms = self.plane.poller.now_ms
             self.session.now_ms = self.plane.poller.now_ms
             self.session.drain()
             self.plane.poller.push_flush(self)
+
+    cdef void part(self) noexcept:
+        """Everything is said. Our side is shut, and what still comes is dropped until the client has closed its own: input that
+        nobody has read would make a reset of the end, and the client might never see the GOAWAY (as RFC 9112 §9.6 tells it)."""
+        if self.ended:
+            self.close()
+            return
+        self.parted = True
+        # every stream that is open hears on_gone
+        self.session.close()
+        if self.tls != NULL:
+            tls_finish(self.tls, self.fd)
+        shutdown(self.fd, SHUT_WR)
+        self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + LINGER_MS)
+        self.readable = True
+        self.plane.poller.push_ready(self)
 
     cdef void close(self) noexcept:
         if self.closed:
@@ -413,7 +439,7 @@ cdef class H2Downstream(Pollable):
         return {
             "peer": f"{self.address.text[:self.address.n].decode('ascii', 'replace')}:{self.address.port}",
             "listener": self.acceptor.names(),
-            "state": "drain" if self.last_call else "streams" if self.streams else "idle",
+            "state": "linger" if self.parted else "drain" if self.last_call else "streams" if self.streams else "idle",
             "tls": tls_version(self.tls).decode() if self.tls != NULL else "",
             "age_ms": self.plane.poller.now_ms - self.opened_ms,
             "requests": self.requests,

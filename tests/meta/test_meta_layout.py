@@ -2,7 +2,10 @@
 
 import ast
 import re
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -112,6 +115,17 @@ def test_the_core_knows_nothing_of_the_house_outside_itself() -> None:
             if not module.startswith("gateway._core"):
                 wrong.append(f"{name(path)} imports {module}")
     assert not wrong
+
+
+def test_what_the_house_imports_it_installs() -> None:
+    """A library that only another one, or the machine, happened to bring would be missing at somebody's first start."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=\[ ]", line)[0].lower() for line in project["dependencies"]}
+    brought = metadata.packages_distributions()
+    roots = {module.split(".")[0] for path in GATEWAY.rglob("*.py") for module in imports(path)}
+    foreign = roots - set(sys.stdlib_module_names) - {"gateway", "__future__"}
+    unsaid = {root for root in foreign if not {dist.lower().replace("_", "-") for dist in brought.get(root, [])} & declared}
+    assert not unsaid
 
 
 def files_of(module: str) -> list[Path]:
