@@ -364,7 +364,8 @@ def test_what_only_a_restart_changes_is_told_until_it_is_taken_back(config: Path
         problems = gateway.ask("/config/problems")["problems"]
         assert [problem["key"] for problem in problems] == ["workers", "admin.address"]
         assert {problem["severity"] for problem in problems} == {"warning"}
-        assert all("restart" in problem["text"] and problem["text"] in gateway.stderr for problem in problems)
+        assert all("restart" in problem["text"] for problem in problems)
+        wait_until(lambda: all(problem["text"] in gateway.stderr for problem in problems))
         assert gateway.revision == 1 and gateway.is_ready() and len(gateway.stats()["workers"]) == 1
         gateway.write(start)
         wait_until(lambda: gateway.ask("/config/problems")["problems"] == [])

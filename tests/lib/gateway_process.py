@@ -49,7 +49,7 @@ def request(
 
 
 class Origin:
-    """An HTTP/1.1 origin that says its name and the path. Paths below /held wait until `release` is set."""
+    """An HTTP/1.1 origin that says its name and the path when a request is complete; below /held it waits for `release` as well."""
 
     def __init__(self, name: str = "origin") -> None:
         self.release = threading.Event()
@@ -60,7 +60,25 @@ class Origin:
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
 
+            def take_content(self) -> bool:
+                """Reads a request to its end; an answer before it would be right, and end a test's stream at any moment."""
+                if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+                    wanted = int(self.headers.get("Content-Length", 0))
+                    return len(self.rfile.read(wanted)) == wanted
+                while (line := self.rfile.readline()) and (size := int(line.split(b";")[0], 16)):
+                    self.rfile.read(size + 2)
+                while line and (line := self.rfile.readline()) not in (b"\r\n", b"\n", b""):
+                    pass
+                return bool(line)
+
             def do_GET(self) -> None:
+                try:
+                    complete = self.take_content()
+                except OSError:
+                    complete = False
+                if not complete:
+                    self.close_connection = True
+                    return
                 if self.path.startswith("/held"):
                     origin.held.release()
                     origin.release.wait(60)
@@ -70,6 +88,8 @@ class Origin:
                 self.end_headers()
                 with contextlib.suppress(OSError):
                     self.wfile.write(body)
+
+            do_POST = do_GET
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
