@@ -84,7 +84,21 @@ cdef class Engine:
         self.resting = rest > TICK_MS
         return rest
 
-    def swap(self, blob, revision):
+    def open_snapshot(self, blob):
+        try:
+            return Snapshot.open(blob)
+        except ValueError:
+            self.plane.counters.bump(S_SNAPSHOT_REFUSED, 1)
+            raise
+
+    def verify_some(self, Snapshot snapshot not None):
+        try:
+            return snapshot.verify_some()
+        except ValueError:
+            self.plane.counters.bump(S_SNAPSHOT_REFUSED, 1)
+            raise
+
+    def swap(self, snapshot, revision):
         cdef Plane plane = self.plane
         cdef uint64_t start = clock_us(CLOCK_MONOTONIC)
         cdef Binding binding = Binding.__new__(Binding)
@@ -93,11 +107,9 @@ cdef class Engine:
         cdef uint64_t id
         cdef dict named = {}
         self.stir()
-        try:
-            binding.snapshot = Snapshot.load(blob)
-        except ValueError:
-            plane.counters.bump(S_SNAPSHOT_REFUSED, 1)
-            raise
+        binding.snapshot = snapshot if isinstance(snapshot, Snapshot) else self.open_snapshot(snapshot)
+        while not self.verify_some(binding.snapshot):
+            pass
         binding.clusters = []
         for i in range(binding.snapshot.clusters_n):
             id = id64(binding.snapshot.clusters[i].id_lo, binding.snapshot.clusters[i].id_hi)

@@ -15,11 +15,24 @@ cdef enum:
     SEALED_FROM = 24       # offset of BlobHeader.revision_lo, the first byte that the checksum covers
     HEADER_SIZE = 32
     MAX_NAME = 65535       # HeaderBlock keeps the length of a field name in 16 bits
+    SUM_PIECE = 262144     # bytes of one step of a check
+    RECORDS_PIECE = 4096   # records of one
+    REGEXES_PIECE = 16     # patterns compiled in one
+
+cdef extern from *:
+    """
+    #define SUM_PRIME 0x9e3779b185ebca87ULL
+    """
+    const uint64_t SUM_PRIME
 
 cdef struct Flaw:          # what is wrong with a blob
     int section
     uint32_t record
     const char *what
+
+cdef struct Check:         # one section's
+    int section
+    int (*verify)(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil
 
 
 class SnapshotError(ValueError):
@@ -80,19 +93,26 @@ cdef inline uint64_t load_u64(const uint8_t *p) noexcept nogil:
     return word
 
 
-cdef uint64_t checksum_of(const uint8_t *p, size_t n) noexcept nogil:
-    """Four independent lanes, so that the multiplications overlap: megabytes in a fraction of a millisecond. n % 8 == 0."""
-    cdef uint64_t prime = 0x9e3779b185ebca87
-    cdef uint64_t a = 1
-    cdef uint64_t b = 2
-    cdef uint64_t c = 3
-    cdef uint64_t d = 4
+cdef void sum_start(Sum *sum) noexcept nogil:
+    sum.a = 1
+    sum.b = 2
+    sum.c = 3
+    sum.d = 4
+
+
+cdef void sum_add(Sum *sum, const uint8_t *p, size_t n) noexcept nogil:
+    """Four independent lanes, so that the multiplications overlap: megabytes in a fraction of a millisecond. n % 32 == 0, but for the
+    last piece, where n % 8 == 0."""
+    cdef uint64_t a = sum.a
+    cdef uint64_t b = sum.b
+    cdef uint64_t c = sum.c
+    cdef uint64_t d = sum.d
     cdef size_t i = 0
     while i + 32 <= n:
-        a = (a ^ load_u64(p + i)) * prime
-        b = (b ^ load_u64(p + i + 8)) * prime
-        c = (c ^ load_u64(p + i + 16)) * prime
-        d = (d ^ load_u64(p + i + 24)) * prime
+        a = (a ^ load_u64(p + i)) * <uint64_t> SUM_PRIME
+        b = (b ^ load_u64(p + i + 8)) * <uint64_t> SUM_PRIME
+        c = (c ^ load_u64(p + i + 16)) * <uint64_t> SUM_PRIME
+        d = (d ^ load_u64(p + i + 24)) * <uint64_t> SUM_PRIME
         # A multiplication carries upwards only; the rotation brings high bits down again.
         a = (a << 31) | (a >> 33)
         b = (b << 31) | (b >> 33)
@@ -100,12 +120,20 @@ cdef uint64_t checksum_of(const uint8_t *p, size_t n) noexcept nogil:
         d = (d << 31) | (d >> 33)
         i += 32
     while i + 8 <= n:
-        a = (a ^ load_u64(p + i)) * prime
+        a = (a ^ load_u64(p + i)) * <uint64_t> SUM_PRIME
         a = (a << 31) | (a >> 33)
         i += 8
-    a = (a ^ b) * prime
-    a = (a ^ (a >> 29) ^ c) * prime
-    a = (a ^ (a >> 29) ^ d ^ n) * prime
+    sum.a = a
+    sum.b = b
+    sum.c = c
+    sum.d = d
+
+
+cdef uint64_t sum_end(const Sum *sum, size_t n) noexcept nogil:
+    """The checksum of all n bytes."""
+    cdef uint64_t a = (sum.a ^ sum.b) * <uint64_t> SUM_PRIME
+    a = (a ^ (a >> 29) ^ sum.c) * <uint64_t> SUM_PRIME
+    a = (a ^ (a >> 29) ^ sum.d ^ n) * <uint64_t> SUM_PRIME
     return a ^ (a >> 32)
 
 
@@ -126,7 +154,7 @@ cdef inline bint is_table(uint32_t first, uint32_t mask, uint32_t count) noexcep
 
 
 cdef int verify_hosts(Snapshot s, uint32_t first, uint32_t mask, uint32_t values, Flaw *flaw) noexcept nogil:
-    """A host table whose values index a section with that many records."""
+    """A host table whose values index a section with that many records. Slots that it has, or -1."""
     cdef uint32_t used = 0
     cdef uint32_t i
     cdef const HostSlot *slot
@@ -143,7 +171,7 @@ cdef int verify_hosts(Snapshot s, uint32_t first, uint32_t mask, uint32_t values
             return flawed(flaw, SEC_HOSTS, first + i, b"host")
     if used > (mask + 1) // 2:
         return flawed(flaw, SEC_HOSTS, first, b"host table more than half full")
-    return 0
+    return <int> min(mask, <uint32_t> RECORDS_PIECE) + 1
 
 
 cdef int verify_paths(Snapshot s, const VhostRec *vhost, Flaw *flaw) noexcept nogil:
@@ -165,195 +193,206 @@ cdef int verify_paths(Snapshot s, const VhostRec *vhost, Flaw *flaw) noexcept no
             return flawed(flaw, SEC_PATHS, at, b"rows")
     if used > (vhost.paths_mask + 1) // 2:
         return flawed(flaw, SEC_PATHS, vhost.paths, b"path table more than half full")
-    return 0
+    return <int> min(vhost.paths_mask, <uint32_t> RECORDS_PIECE) + 1
 
 
-cdef int verify_front(Snapshot s, Flaw *flaw) noexcept nogil:
-    """Ports, listeners and vhosts, with the tables that lead from one to the next."""
-    cdef uint32_t i
+# Each of these checks one record, with what it leads to, and answers how many records that were, or -1.
+
+cdef int verify_port(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    cdef const PortRec *port = s.ports + i
+    if not is_range(port.address.off, port.address.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_PORTS, i, b"address")
+    if not is_range(port.listeners, port.listeners_n, s.listeners_n):
+        return flawed(flaw, SEC_PORTS, i, b"listeners")
+    if port.proxy_protocol > 1:
+        return flawed(flaw, SEC_PORTS, i, b"proxy_protocol")
+    return verify_hosts(s, port.hosts, port.hosts_mask, s.listeners_n, flaw)
+
+
+cdef int verify_listener(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    cdef const ListenerRec *listener = s.listeners + i
+    if not is_range(listener.name.off, listener.name.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_LISTENERS, i, b"name")
+    if not is_range(listener.hostname.off, listener.hostname.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_LISTENERS, i, b"hostname")
+    if listener.port >= s.ports_n:
+        return flawed(flaw, SEC_LISTENERS, i, b"port")
+    if listener.port_number > 65535:
+        return flawed(flaw, SEC_LISTENERS, i, b"port_number")
+    if listener.protocol > 3:
+        return flawed(flaw, SEC_LISTENERS, i, b"protocol")
+    if listener.limits >= s.counts[SEC_LIMITS]:
+        return flawed(flaw, SEC_LISTENERS, i, b"limits")
+    return verify_hosts(s, listener.hosts, listener.hosts_mask, s.counts[SEC_VHOSTS], flaw)
+
+
+cdef int verify_vhost(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
     cdef uint32_t j
-    cdef uint32_t strings = s.counts[SEC_STRINGS]
-    cdef const PortRec *port
-    cdef const ListenerRec *listener
-    cdef const VhostRec *vhost
-    for i in range(s.ports_n):
-        port = s.ports + i
-        if not is_range(port.address.off, port.address.n, strings):
-            return flawed(flaw, SEC_PORTS, i, b"address")
-        if not is_range(port.listeners, port.listeners_n, s.listeners_n):
-            return flawed(flaw, SEC_PORTS, i, b"listeners")
-        if port.proxy_protocol > 1:
-            return flawed(flaw, SEC_PORTS, i, b"proxy_protocol")
-        if verify_hosts(s, port.hosts, port.hosts_mask, s.listeners_n, flaw) < 0:
-            return -1
-    for i in range(s.listeners_n):
-        listener = s.listeners + i
-        if not is_range(listener.name.off, listener.name.n, strings):
-            return flawed(flaw, SEC_LISTENERS, i, b"name")
-        if not is_range(listener.hostname.off, listener.hostname.n, strings):
-            return flawed(flaw, SEC_LISTENERS, i, b"hostname")
-        if listener.port >= s.ports_n:
-            return flawed(flaw, SEC_LISTENERS, i, b"port")
-        if listener.port_number > 65535:
-            return flawed(flaw, SEC_LISTENERS, i, b"port_number")
-        if listener.protocol > 3:
-            return flawed(flaw, SEC_LISTENERS, i, b"protocol")
-        if listener.limits >= s.counts[SEC_LIMITS]:
-            return flawed(flaw, SEC_LISTENERS, i, b"limits")
-        if verify_hosts(s, listener.hosts, listener.hosts_mask, s.counts[SEC_VHOSTS], flaw) < 0:
-            return -1
-    for i in range(s.counts[SEC_VHOSTS]):
-        vhost = s.vhosts + i
-        if not is_range(vhost.host.off, vhost.host.n, strings):
-            return flawed(flaw, SEC_VHOSTS, i, b"host")
-        if vhost.deepest > MAX_DEPTH:
-            return flawed(flaw, SEC_VHOSTS, i, b"deepest")
-        if not is_range(vhost.regex_rows, vhost.regex_rows_n, s.counts[SEC_ROWS]):
-            return flawed(flaw, SEC_VHOSTS, i, b"regex_rows")
-        for j in range(vhost.regex_rows, vhost.regex_rows + vhost.regex_rows_n):
-            if s.rows[j].regex == NONE:
-                return flawed(flaw, SEC_ROWS, j, b"regex")
-        if verify_paths(s, vhost, flaw) < 0:
-            return -1
-    return 0
+    cdef const VhostRec *vhost = s.vhosts + i
+    if not is_range(vhost.host.off, vhost.host.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_VHOSTS, i, b"host")
+    if vhost.deepest > MAX_DEPTH:
+        return flawed(flaw, SEC_VHOSTS, i, b"deepest")
+    if not is_range(vhost.regex_rows, vhost.regex_rows_n, s.counts[SEC_ROWS]):
+        return flawed(flaw, SEC_VHOSTS, i, b"regex_rows")
+    for j in range(vhost.regex_rows, vhost.regex_rows + vhost.regex_rows_n):
+        if s.rows[j].regex == NONE:
+            return flawed(flaw, SEC_ROWS, j, b"regex")
+    return verify_paths(s, vhost, flaw)
 
 
-cdef int verify_rows(Snapshot s, Flaw *flaw) noexcept nogil:
-    cdef uint32_t i
-    cdef uint32_t strings = s.counts[SEC_STRINGS]
-    cdef uint32_t regexes = s.counts[SEC_REGEXES]
-    cdef const Row *row
-    cdef const FieldMatch *match
-    for i in range(s.counts[SEC_ROWS]):
-        row = s.rows + i
-        if row.rule >= s.rules_n:
-            return flawed(flaw, SEC_ROWS, i, b"rule")
-        if row.method > 9 and row.method != NONE:
-            return flawed(flaw, SEC_ROWS, i, b"method")
-        if not is_range(row.method_text.off, row.method_text.n, strings):
-            return flawed(flaw, SEC_ROWS, i, b"method_text")
-        if row.regex != NONE and row.regex >= regexes:
-            return flawed(flaw, SEC_ROWS, i, b"regex")
-        if <uint64_t> row.matches + row.headers_n + row.queries_n > s.counts[SEC_MATCHES]:
-            return flawed(flaw, SEC_ROWS, i, b"matches")
-    for i in range(s.counts[SEC_MATCHES]):
-        match = s.matches + i
-        if not is_range(match.name.off, match.name.n, strings):
-            return flawed(flaw, SEC_MATCHES, i, b"name")
-        if not is_range(match.value.off, match.value.n, strings):
-            return flawed(flaw, SEC_MATCHES, i, b"value")
-        if match.regex != NONE and match.regex >= regexes:
-            return flawed(flaw, SEC_MATCHES, i, b"regex")
-    for i in range(regexes):
-        if not is_range(s.patterns[i].off, s.patterns[i].n, strings):
-            return flawed(flaw, SEC_REGEXES, i, b"pattern")
-    return 0
+cdef int verify_row(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    cdef const Row *row = s.rows + i
+    if row.rule >= s.rules_n:
+        return flawed(flaw, SEC_ROWS, i, b"rule")
+    if row.method > 9 and row.method != NONE:
+        return flawed(flaw, SEC_ROWS, i, b"method")
+    if not is_range(row.method_text.off, row.method_text.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_ROWS, i, b"method_text")
+    if row.regex != NONE and row.regex >= s.counts[SEC_REGEXES]:
+        return flawed(flaw, SEC_ROWS, i, b"regex")
+    if <uint64_t> row.matches + row.headers_n + row.queries_n > s.counts[SEC_MATCHES]:
+        return flawed(flaw, SEC_ROWS, i, b"matches")
+    return 1
 
 
-cdef int verify_rules(Snapshot s, Flaw *flaw) noexcept nogil:
-    cdef uint32_t i
+cdef int verify_match(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    cdef const FieldMatch *match = s.matches + i
+    if not is_range(match.name.off, match.name.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_MATCHES, i, b"name")
+    if not is_range(match.value.off, match.value.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_MATCHES, i, b"value")
+    if match.regex != NONE and match.regex >= s.counts[SEC_REGEXES]:
+        return flawed(flaw, SEC_MATCHES, i, b"regex")
+    return 1
+
+
+cdef int verify_pattern(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    if not is_range(s.patterns[i].off, s.patterns[i].n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_REGEXES, i, b"pattern")
+    return 1
+
+
+cdef int verify_route(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    if not is_range(s.routes[i].name.off, s.routes[i].name.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_ROUTES, i, b"name")
+    if s.routes[i].kind > 3:
+        return flawed(flaw, SEC_ROUTES, i, b"kind")
+    return 1
+
+
+cdef int verify_backend(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    cdef const BackendRec *backend = s.backends + i
+    if backend.cluster != NONE and backend.cluster >= s.clusters_n:
+        return flawed(flaw, SEC_BACKENDS, i, b"cluster")
+    if not is_range(backend.filters, backend.filters_n, s.counts[SEC_FILTERS]):
+        return flawed(flaw, SEC_BACKENDS, i, b"filters")
+    return 1
+
+
+cdef int verify_rule(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
     cdef uint32_t j
-    cdef uint64_t weight
-    cdef uint32_t filters = s.counts[SEC_FILTERS]
-    cdef const RuleRec *rule
-    cdef const BackendRec *backend
-    for i in range(s.routes_n):
-        if not is_range(s.routes[i].name.off, s.routes[i].name.n, s.counts[SEC_STRINGS]):
-            return flawed(flaw, SEC_ROUTES, i, b"name")
-        if s.routes[i].kind > 3:
-            return flawed(flaw, SEC_ROUTES, i, b"kind")
-    for i in range(s.counts[SEC_BACKENDS]):
-        backend = s.backends + i
-        if backend.cluster != NONE and backend.cluster >= s.clusters_n:
-            return flawed(flaw, SEC_BACKENDS, i, b"cluster")
-        if not is_range(backend.filters, backend.filters_n, filters):
-            return flawed(flaw, SEC_BACKENDS, i, b"filters")
-    for i in range(s.rules_n):
-        rule = s.rules + i
-        if rule.route >= s.routes_n:
-            return flawed(flaw, SEC_RULES, i, b"route")
-        if not is_range(rule.filters, rule.filters_n, filters):
-            return flawed(flaw, SEC_RULES, i, b"filters")
-        if not is_range(rule.backends, rule.backends_n, s.counts[SEC_BACKENDS]):
-            return flawed(flaw, SEC_RULES, i, b"backends")
-        if not is_range(rule.codes, rule.codes_n, s.counts[SEC_WORDS]):
-            return flawed(flaw, SEC_RULES, i, b"codes")
-        # A pick draws a number below the sum and walks the backends: a wrong sum would walk past the last one.
-        weight = 0
-        for j in range(rule.backends, rule.backends + rule.backends_n):
-            weight += s.backends[j].weight
-        if weight != rule.weight:
-            return flawed(flaw, SEC_RULES, i, b"weight")
-    return 0
+    cdef uint64_t weight = 0
+    cdef const RuleRec *rule = s.rules + i
+    if rule.route >= s.routes_n:
+        return flawed(flaw, SEC_RULES, i, b"route")
+    if not is_range(rule.filters, rule.filters_n, s.counts[SEC_FILTERS]):
+        return flawed(flaw, SEC_RULES, i, b"filters")
+    if not is_range(rule.backends, rule.backends_n, s.counts[SEC_BACKENDS]):
+        return flawed(flaw, SEC_RULES, i, b"backends")
+    if not is_range(rule.codes, rule.codes_n, s.counts[SEC_WORDS]):
+        return flawed(flaw, SEC_RULES, i, b"codes")
+    # A pick draws a number below the sum and walks the backends: a wrong sum would walk past the last one.
+    for j in range(rule.backends, rule.backends + rule.backends_n):
+        weight += s.backends[j].weight
+    if weight != rule.weight:
+        return flawed(flaw, SEC_RULES, i, b"weight")
+    return 1
 
 
 cdef bint is_redirect_status(uint32_t status) noexcept nogil:
     return status == 301 or status == 302 or status == 303 or status == 307 or status == 308
 
 
-cdef int verify_filters(Snapshot s, Flaw *flaw) noexcept nogil:
-    cdef uint32_t i
+cdef int verify_filter(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
     cdef uint32_t strings = s.counts[SEC_STRINGS]
-    cdef const FilterRec *filter
-    cdef const EditRec *edit
-    for i in range(s.counts[SEC_FILTERS]):
-        filter = s.filters + i
-        if filter.kind < FILTER_REQUEST_HEADERS or filter.kind > FILTER_REWRITE:
-            return flawed(flaw, SEC_FILTERS, i, b"kind")
-        if not is_range(filter.edits, filter.edits_n, s.counts[SEC_EDITS]):
-            return flawed(flaw, SEC_FILTERS, i, b"edits")
-        if filter.kind == FILTER_REDIRECT and not is_redirect_status(filter.status):
-            return flawed(flaw, SEC_FILTERS, i, b"status")
-        if not is_range(filter.scheme.off, filter.scheme.n, strings):
-            return flawed(flaw, SEC_FILTERS, i, b"scheme")
-        if not is_range(filter.host.off, filter.host.n, strings):
-            return flawed(flaw, SEC_FILTERS, i, b"host")
-        if filter.port > 65535:
-            return flawed(flaw, SEC_FILTERS, i, b"port")
-        if filter.path_kind > PATH_PREFIX:
-            return flawed(flaw, SEC_FILTERS, i, b"path_kind")
-        if not is_range(filter.path.off, filter.path.n, strings):
-            return flawed(flaw, SEC_FILTERS, i, b"path")
-    for i in range(s.counts[SEC_EDITS]):
-        edit = s.edits + i
-        if edit.kind > EDIT_REMOVE:
-            return flawed(flaw, SEC_EDITS, i, b"kind")
-        if edit.name.n == 0 or edit.name.n > MAX_NAME or not is_range(edit.name.off, edit.name.n, strings):
-            return flawed(flaw, SEC_EDITS, i, b"name")
-        if not is_range(edit.value.off, edit.value.n, strings):
-            return flawed(flaw, SEC_EDITS, i, b"value")
-    return 0
+    cdef const FilterRec *filter = s.filters + i
+    if filter.kind < FILTER_REQUEST_HEADERS or filter.kind > FILTER_REWRITE:
+        return flawed(flaw, SEC_FILTERS, i, b"kind")
+    if not is_range(filter.edits, filter.edits_n, s.counts[SEC_EDITS]):
+        return flawed(flaw, SEC_FILTERS, i, b"edits")
+    if filter.kind == FILTER_REDIRECT and not is_redirect_status(filter.status):
+        return flawed(flaw, SEC_FILTERS, i, b"status")
+    if not is_range(filter.scheme.off, filter.scheme.n, strings):
+        return flawed(flaw, SEC_FILTERS, i, b"scheme")
+    if not is_range(filter.host.off, filter.host.n, strings):
+        return flawed(flaw, SEC_FILTERS, i, b"host")
+    if filter.port > 65535:
+        return flawed(flaw, SEC_FILTERS, i, b"port")
+    if filter.path_kind > PATH_PREFIX:
+        return flawed(flaw, SEC_FILTERS, i, b"path_kind")
+    if not is_range(filter.path.off, filter.path.n, strings):
+        return flawed(flaw, SEC_FILTERS, i, b"path")
+    return 1
 
 
-cdef int verify_clusters(Snapshot s, Flaw *flaw) noexcept nogil:
-    cdef uint32_t i
-    cdef const ClusterRec *cluster
-    for i in range(s.clusters_n):
-        cluster = s.clusters + i
-        if not is_range(cluster.name.off, cluster.name.n, s.counts[SEC_STRINGS]):
-            return flawed(flaw, SEC_CLUSTERS, i, b"name")
-        if not is_range(cluster.key_name.off, cluster.key_name.n, s.counts[SEC_STRINGS]):
-            return flawed(flaw, SEC_CLUSTERS, i, b"key_name")
-        if cluster.policy > 3:
-            return flawed(flaw, SEC_CLUSTERS, i, b"policy")
-        if cluster.key_kind > 4:
-            return flawed(flaw, SEC_CLUSTERS, i, b"key_kind")
-        if cluster.protocol > 2:
-            return flawed(flaw, SEC_CLUSTERS, i, b"protocol")
-        if cluster.outlier_percent > 100:
-            return flawed(flaw, SEC_CLUSTERS, i, b"outlier_percent")
-        # No section of TLS records in this version of the layout: a cluster that asks for one must not get clear text.
-        if cluster.tls != NONE and cluster.tls > 1:
-            return flawed(flaw, SEC_CLUSTERS, i, b"tls")
-    return 0
+cdef int verify_edit(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    cdef const EditRec *edit = s.edits + i
+    if edit.kind > EDIT_REMOVE:
+        return flawed(flaw, SEC_EDITS, i, b"kind")
+    if edit.name.n == 0 or edit.name.n > MAX_NAME or not is_range(edit.name.off, edit.name.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_EDITS, i, b"name")
+    if not is_range(edit.value.off, edit.value.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_EDITS, i, b"value")
+    return 1
 
 
-cdef int verify(Snapshot s, Flaw *flaw) noexcept nogil:
-    if verify_front(s, flaw) < 0 or verify_rows(s, flaw) < 0 or verify_rules(s, flaw) < 0:
-        return -1
-    if verify_filters(s, flaw) < 0:
-        return -1
-    return verify_clusters(s, flaw)
+cdef int verify_cluster(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    cdef const ClusterRec *cluster = s.clusters + i
+    if not is_range(cluster.name.off, cluster.name.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_CLUSTERS, i, b"name")
+    if not is_range(cluster.key_name.off, cluster.key_name.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_CLUSTERS, i, b"key_name")
+    if cluster.policy > 3:
+        return flawed(flaw, SEC_CLUSTERS, i, b"policy")
+    if cluster.key_kind > 4:
+        return flawed(flaw, SEC_CLUSTERS, i, b"key_kind")
+    if cluster.protocol > 2:
+        return flawed(flaw, SEC_CLUSTERS, i, b"protocol")
+    if cluster.outlier_percent > 100:
+        return flawed(flaw, SEC_CLUSTERS, i, b"outlier_percent")
+    # No section of TLS records in this version of the layout: a cluster that asks for one must not get clear text.
+    if cluster.tls != NONE and cluster.tls > 1:
+        return flawed(flaw, SEC_CLUSTERS, i, b"tls")
+    return 1
+
+
+# The sections whose records are checked, in this order; hosts and paths are, with the tables that they are slots of.
+cdef Check[CHECKS] checks = [
+    Check(SEC_PORTS, verify_port), Check(SEC_LISTENERS, verify_listener), Check(SEC_VHOSTS, verify_vhost),
+    Check(SEC_ROWS, verify_row), Check(SEC_MATCHES, verify_match), Check(SEC_REGEXES, verify_pattern),
+    Check(SEC_ROUTES, verify_route), Check(SEC_BACKENDS, verify_backend), Check(SEC_RULES, verify_rule),
+    Check(SEC_FILTERS, verify_filter), Check(SEC_EDITS, verify_edit), Check(SEC_CLUSTERS, verify_cluster),
+]
+
+
+cdef int verify_piece(Snapshot s, Flaw *flaw) noexcept nogil:
+    """Some thousand records more. 1 when there are no more, -1 at a flaw."""
+    cdef int cost
+    cdef int left = RECORDS_PIECE
+    while s.checked < CHECKS:
+        if s.checked_records >= s.counts[checks[s.checked].section]:
+            s.checked += 1
+            s.checked_records = 0
+            continue
+        if left <= 0:
+            return 0
+        cost = checks[s.checked].verify(s, s.checked_records, flaw)
+        if cost < 0:
+            return -1
+        left -= cost
+        s.checked_records += 1
+    return 1
 
 
 # Matchers of the snapshot loaded last, by pattern: a reload compiles only the patterns that are new.
@@ -381,9 +420,15 @@ cdef class Snapshot:
 
     @staticmethod
     cdef Snapshot load(object buffer):
+        cdef Snapshot s = Snapshot.open(buffer)
+        while not s.verify_some():
+            pass
+        return s
+
+    @staticmethod
+    cdef Snapshot open(object buffer):
         cdef Snapshot s = Snapshot.__new__(Snapshot)
         cdef Py_buffer *view
-        cdef Flaw flaw
         s.owner = PyMemoryView_FromObject(buffer)
         view = PyMemoryView_GET_BUFFER(s.owner)
         if not s.owner.c_contiguous:
@@ -395,13 +440,43 @@ cdef class Snapshot:
         s.base = <const uint8_t *> view.buf
         s.size = <size_t> view.len
         s.open_sections()
-        if verify(s, &flaw) < 0:
-            raise SnapshotError(f"{SECTION_NAMES[flaw.section]}[{flaw.record}]: {flaw.what.decode()}")
-        s.compile_regexes()
+        sum_start(&s.sum)
+        s.summed = SEALED_FROM
+        s.matchers = {}
+        s.regexes = []
         return s
 
+    cdef bint verify_some(self) except -1:
+        cdef Flaw flaw
+        cdef int found
+        if self.is_good:
+            return True
+        if self.summed < self.size:
+            self.add_to_sum()
+            return False
+        found = verify_piece(self, &flaw)
+        if found < 0:
+            raise SnapshotError(f"{SECTION_NAMES[flaw.section]}[{flaw.record}]: {flaw.what.decode()}")
+        if found:
+            self.is_good = self.compile_regexes()
+        return self.is_good
+
+    cdef int add_to_sum(self) except -1:
+        cdef size_t n = min(self.size - self.summed, <size_t> SUM_PIECE)
+        cdef BlobHeader header
+        sum_add(&self.sum, self.base + self.summed, n)
+        self.summed += n
+        if self.summed == self.size:
+            memcpy(&header, self.base, sizeof(BlobHeader))
+            if sum_end(&self.sum, self.size - SEALED_FROM) != id64(header.check_lo, header.check_hi):
+                # who asks again hears the same
+                sum_start(&self.sum)
+                self.summed = SEALED_FROM
+                raise SnapshotError("header: checksum")
+        return 0
+
     cdef int open_sections(self) except -1:
-        """Checks header, checksum and section table, and sets the pointers."""
+        """Checks header and section table, and sets the pointers."""
         cdef BlobHeader header
         cdef SectionRec section
         cdef const uint8_t *starts[SECTIONS]
@@ -417,8 +492,6 @@ cdef class Snapshot:
             raise SnapshotError(f"header: layout {header.version}, not {VERSION}")
         if header.size != self.size:
             raise SnapshotError(f"header: {self.size} bytes instead of {header.size}")
-        if checksum_of(self.base + SEALED_FROM, self.size - SEALED_FROM) != id64(header.check_lo, header.check_hi):
-            raise SnapshotError("header: checksum")
         self.revision = id64(header.revision_lo, header.revision_hi)
         for i in range(SECTIONS):
             memcpy(&section, self.base + HEADER_SIZE + i * sizeof(SectionRec), sizeof(SectionRec))
@@ -451,25 +524,29 @@ cdef class Snapshot:
         self.clusters_n = self.counts[SEC_CLUSTERS]
         return 0
 
-    cdef int compile_regexes(self) except -1:
+    cdef bint compile_regexes(self) except -1:
+        """Some patterns more; True when there are no more."""
         global known_matchers
-        cdef dict mine = {}
         cdef uint32_t i
-        self.regexes = []
-        for i in range(self.counts[SEC_REGEXES]):
+        cdef int left = REGEXES_PIECE
+        for i in range(<uint32_t> len(self.regexes), self.counts[SEC_REGEXES]):
             pattern = self.bytes_of(self.patterns[i])
             matcher = known_matchers.get(pattern)
             if matcher is None:
+                if left == 0:
+                    return False
+                left -= 1
                 try:
                     # The public fullmatch() costs four times as much as the bound method below it: it makes a generator and a
                     # match object, and only "does it match" is asked here.
                     matcher = compile_regex(pattern)._regexp.Match
                 except ValueError as error:
                     raise SnapshotError(f"regexes[{i}]: {error}") from None
-            mine[pattern] = matcher
+            self.matchers[pattern] = matcher
             self.regexes.append(matcher)
-        known_matchers = mine
-        return 0
+        known_matchers = self.matchers
+        self.matchers = None
+        return True
 
     cdef bytes bytes_of(self, Str s):
         cdef Span span = self.borrow(s)
@@ -529,6 +606,16 @@ def load(buffer):
     return Snapshot.load(buffer)
 
 
+def open_snapshot(buffer):
+    """Opens a blob that verify_some is still to be asked about."""
+    return Snapshot.open(buffer)
+
+
+def verify_some(Snapshot snapshot not None):
+    """Checks one more piece of it. True when all of it is checked, and it may be used; raises SnapshotError."""
+    return snapshot.verify_some()
+
+
 def hash32(bytes text not None):
     """hash32_of for control/compile."""
     return hash32_of(<const uint8_t *> <const char *> text, <size_t> len(text))
@@ -537,11 +624,14 @@ def hash32(bytes text not None):
 def seal(bytearray blob not None):
     """Writes the checksum of a finished blob into its header."""
     cdef uint64_t check
+    cdef Sum sum
     cdef uint8_t *base = <uint8_t *> PyByteArray_AS_STRING(blob)
     cdef size_t size = <size_t> len(blob)
     if size < HEADER_SIZE or size & 7:
         raise ValueError(f"{size} bytes are no snapshot")
-    check = checksum_of(base + SEALED_FROM, size - SEALED_FROM)
+    sum_start(&sum)
+    sum_add(&sum, base + SEALED_FROM, size - SEALED_FROM)
+    check = sum_end(&sum, size - SEALED_FROM)
     memcpy(base + 16, &check, 8)
 
 

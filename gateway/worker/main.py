@@ -29,7 +29,7 @@ from gateway.supervisor.secrets import hold_keys
 from gateway.worker.descriptors import make_room
 from gateway.worker.drain import SETTLE_S, Leaving, turn_away
 from gateway.worker.resolver import Resolver
-from gateway.worker.swap import map_blob, put_to_use, set_changed
+from gateway.worker.swap import map_blob, put_to_use, set_changed, verified
 
 if TYPE_CHECKING:
     from gateway.worker.tls import Desk
@@ -222,11 +222,12 @@ class Worker:
     async def _swap(self, order: ipc.Snapshot, fd: int) -> None:
         try:
             blob = map_blob(fd, order.size)
+            snapshot = await verified(self._engine, blob)
             resolved = await self._resolver.want(order.endpoints, is_all=True)
             if self._desk is not None:
                 # In the turn of the swap: no handshake sees the old routes with the new certificates for longer.
                 self._desk.apply()
-            cost = put_to_use(self._engine, blob, order.revision, resolved, self._endpoints)
+            cost = put_to_use(self._engine, snapshot, order.revision, resolved, self._endpoints)
             if self._desk is not None:
                 self._desk.forget(order.secured)
         except (ValueError, OSError) as error:

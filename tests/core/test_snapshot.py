@@ -342,6 +342,45 @@ def test_patterns_compiled_once_are_found_again() -> None:
 
 
 @pytest.mark.slow
+def large() -> bytes:
+    """A blob of some thousand rules and more patterns than one piece compiles."""
+    rules = [rule(match(f"/large/{number}")) for number in range(6000)]
+    patterns = [rule(match(f"/p{number}/[a-z]+", "RegularExpression")) for number in range(50)]
+    routes = (route(f"r{n}", *rules[n * 16 : n * 16 + 16]) for n in range(375))
+    return compiled(*routes, *(route(f"p{n}", each) for n, each in enumerate(patterns))).blob
+
+
+def pieces(opened: Any) -> int:
+    count = 1
+    while not snapshot.verify_some(opened):
+        count += 1
+    return count
+
+
+def test_a_large_blob_is_checked_in_pieces() -> None:
+    """A worker serves between them, so that its pause does not grow with the configuration."""
+    opened = snapshot.open_snapshot(large())
+    assert not opened.is_good
+    assert pieces(opened) > 10 and opened.is_good
+    assert pieces(opened) == 1
+    assert pieces(snapshot.open_snapshot(rich())) == 2
+
+
+def test_what_is_wrong_is_found_in_the_last_piece_too_and_stays_wrong() -> None:
+    blob = large()
+    last = section(blob, "clusters")[1] - 1
+    for bad, what in (
+        (spoiled(blob, "clusters", last, "policy", 99), "policy"),
+        (bytearray(blob[:-1] + bytes([blob[-1] ^ 1])), "checksum"),
+        (spoiled(blob, "rows", 5000, "rule", 0xFFFFFFF0), "rule"),
+    ):
+        opened = snapshot.open_snapshot(bad)
+        for _ in range(2):
+            with pytest.raises(SnapshotError, match=what):
+                pieces(opened)
+        assert not opened.is_good
+
+
 def test_ten_thousand_rules_open_fast() -> None:
     """A swap may cost a worker under a millisecond; the bound here leaves room for a busy machine."""
     routes = [route(f"r{h}", *(rule(match(f"/svc/{r}")) for r in range(10)), hosts=(f"h{h}.test",)) for h in range(1000)]

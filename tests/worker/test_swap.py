@@ -1,14 +1,16 @@
 """A published snapshot on its way into the engine."""
 
+import asyncio
 import mmap
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from gateway.supervisor.blocks import sealed_file
 from gateway.supervisor.ipc import Endpoint
-from gateway.worker.swap import map_blob, put_to_use, set_changed
+from gateway.worker.swap import map_blob, put_to_use, set_changed, verified
 
 
 class Recorder:
@@ -18,10 +20,20 @@ class Recorder:
         self.calls: list[object] = []
         self.refuse = refuse
 
-    def swap(self, blob: mmap.mmap, revision: int) -> None:
+    def open_snapshot(self, blob: mmap.mmap) -> Any:
+        self.calls.append("open")
+        return bytes(blob)
+
+    def verify_some(self, snapshot: Any) -> bool:
         if self.refuse:
             raise ValueError("bad magic")
-        self.calls.append(("swap", bytes(blob), revision))
+        self.calls.append("piece")
+        return self.calls.count("piece") == 3
+
+    def swap(self, snapshot: Any, revision: int) -> None:
+        if self.refuse:
+            raise ValueError("bad magic")
+        self.calls.append(("swap", bytes(snapshot), revision))
 
     def set_endpoints(self, cluster: int, endpoints: Sequence[Endpoint]) -> None:
         self.calls.append((cluster, tuple(endpoints)))
@@ -65,6 +77,19 @@ def test_a_refused_blob_changes_nothing() -> None:
     with pytest.raises(ValueError, match="bad magic"):
         put_to_use(engine, map_blob(sealed_file(b"x"), 1), 7, {1: [B]}, current)
     assert engine.calls == [] and current == {1: (A,)}
+
+
+def test_the_loop_goes_round_between_the_pieces_of_a_check() -> None:
+    async def story() -> None:
+        engine = Recorder()
+        loop = asyncio.get_running_loop()
+        loop.call_soon(engine.calls.append, "a request")
+        assert await verified(engine, map_blob(sealed_file(b"x"), 1)) == b"x"
+        assert engine.calls == ["open", "piece", "a request", "piece", "piece"]
+        with pytest.raises(ValueError, match="bad magic"):
+            await verified(Recorder(refuse=True), map_blob(sealed_file(b"x"), 1))
+
+    asyncio.run(story())
 
 
 def test_endpoint_updates_are_told_once() -> None:

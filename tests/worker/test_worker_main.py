@@ -49,10 +49,16 @@ class Engine:
     def set_wake(self, wake: Callable[[], None]) -> None:
         self.wake = wake
 
-    def swap(self, blob: Any, revision: int) -> None:
-        if bytes(blob) == b"bad":
+    def open_snapshot(self, blob: Any) -> bytes:
+        return bytes(blob)
+
+    def verify_some(self, snapshot: bytes) -> bool:
+        if snapshot == b"bad":
             raise ValueError("no such magic")
-        self.calls.append(("swap", bytes(blob), revision))
+        return True
+
+    def swap(self, snapshot: bytes, revision: int) -> None:
+        self.calls.append(("swap", snapshot, revision))
 
     def set_endpoints(self, cluster: int, endpoints: Sequence[ipc.Endpoint]) -> None:
         self.calls.append(("endpoints", cluster, list(endpoints)))
