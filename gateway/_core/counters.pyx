@@ -35,9 +35,10 @@ cdef extern from *:
     void fence_acquire() noexcept nogil
 
 cdef enum:
-    LAYOUT_VERSION = 1     # changes with the meaning of a word or a bound; the sizes are in the layout word beside it
+    LAYOUT_VERSION = 2     # changes with the meaning of a word or a bound; the sizes are in the layout word beside it
     CLUSTER_WORDS = 17
-    SERIES_WORDS = 39
+    SERIES_WORDS = 40      # of which some end a cache line
+    SERIES_KEYS = 5        # state and key words of a RequestSeries
     CLUSTER_GAUGE = 12     # first gauge word of a ClusterSeries; the words before it grow
 
 cdef uint64_t MAGIC = <uint64_t> 0x316d687473490a00    # bytes "\0\nIsthm1" on a little-endian machine
@@ -89,7 +90,7 @@ cdef enum:                 # word offsets in the block
     AT_SCALARS = HEADER_WORDS
     AT_FAULTS = AT_SCALARS + SCALARS_N
     AT_CLUSTERS = AT_FAULTS + FAULTS
-    AT_SERIES = AT_CLUSTERS + CLUSTERS_N * CLUSTER_WORDS
+    AT_SERIES = (AT_CLUSTERS + CLUSTERS_N * CLUSTER_WORDS + 7) & ~7      # on a cache line
     BLOCK_WORDS = AT_SERIES + SERIES_N * SERIES_WORDS
 
 
@@ -107,6 +108,13 @@ cdef inline uint64_t mixed(uint64_t x) noexcept nogil:
 cdef inline uint32_t request_slot(uint64_t listener, uint64_t route, uint64_t cluster, uint64_t method_code) noexcept nogil:
     # Ids are hashes of names already; they only have to be told apart by their place.
     return <uint32_t> mixed(listener * 3 ^ route * 5 ^ cluster * 7 ^ method_code * <uint64_t> 0x9e3779b97f4a7c15)
+
+
+cdef inline int size_bucket(uint64_t bytes) noexcept nogil:
+    cdef int i = 0
+    while i < SIZE_BUCKETS - 1 and bytes > size_bounds[i]:
+        i += 1
+    return i
 
 
 # ---- claims: which series are taken ----
@@ -290,19 +298,19 @@ cdef class Counters:
         cdef int i = 0
         series.count += 1
         series.duration_us += duration_us
-        series.bytes_in += bytes_in
         series.bytes_out += bytes_out
         while i < DURATION_BUCKETS - 1 and duration_us > duration_bounds[i]:
             i += 1
-        series.duration[i] += 1
-        i = 0
-        while i < SIZE_BUCKETS - 1 and bytes_in > size_bounds[i]:
-            i += 1
-        series.size_in[i] += 1
-        i = 0
-        while i < SIZE_BUCKETS - 1 and bytes_out > size_bounds[i]:
-            i += 1
-        series.size_out[i] += 1
+        if i:
+            series.duration[i - 1] += 1
+        if bytes_in:
+            series.bytes_in += bytes_in
+            i = size_bucket(bytes_in)
+            if i:
+                series.size_in[i - 1] += 1
+        i = size_bucket(bytes_out)
+        if i:
+            series.size_out[i - 1] += 1
 
     cdef void retire(self, const uint64_t *ids, size_t n) noexcept:
         cdef size_t size = 8
@@ -394,6 +402,23 @@ cdef list read_series(uint64_t *first, size_t n, size_t words_n):
     return found
 
 
+cdef tuple buckets(tuple kept, uint64_t count):
+    """All buckets of a distribution of which all but the first are kept. The copy may be older in one word than in another."""
+    return (max(0, count - sum(kept)), *kept)
+
+
+cdef tuple request_row(tuple row):
+    """(index, state, key words, count, duration, bytes in, bytes out, the buckets) of a row as it is in the block."""
+    cdef Py_ssize_t sums = 1 + SERIES_KEYS
+    cdef Py_ssize_t durations = sums + 4
+    cdef Py_ssize_t sizes_in = durations + DURATION_BUCKETS - 1
+    cdef Py_ssize_t sizes_out = sizes_in + SIZE_BUCKETS - 1
+    cdef Py_ssize_t end = sizes_out + SIZE_BUCKETS - 1
+    count = row[sums]
+    return (*row[:sums], count, row[sums + 1], row[sums + 3], row[sums + 2], *buckets(row[durations:sizes_in], count),
+            *buckets(row[sizes_in:sizes_out], count), *buckets(row[sizes_out:end], count))
+
+
 def block_size() -> int:
     return BLOCK_WORDS * 8
 
@@ -411,7 +436,7 @@ def read(buffer):
     for i in range(FAULTS):
         faults.append(words[AT_FAULTS + i])
     return (words[HEADER_BLOCK], tuple(scalars), tuple(faults), read_series(words + AT_CLUSTERS, CLUSTERS_N, CLUSTER_WORDS),
-            read_series(words + AT_SERIES, SERIES_N, SERIES_WORDS))
+            [request_row(row) for row in read_series(words + AT_SERIES, SERIES_N, SERIES_WORDS)])
 
 
 # ---- for tests ----
