@@ -3,8 +3,9 @@
 An error takes the route out. What Gateway API answers 500 instead is an error that leaves the route in (drops=False).
 """
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 
+from gateway.model.check_limit import check_attached
 from gateway.model.config import Config
 from gateway.model.listener import Listener, bind_address
 from gateway.model.names import (
@@ -17,18 +18,20 @@ from gateway.model.names import (
     path_flaw,
     pattern_flaw,
 )
-from gateway.model.problem import Finding, Path, nearest, warning
+from gateway.model.problem import Finding, Path, absent, warning
 from gateway.model.route import (
     ROUTE_PROTOCOLS,
     BackendObjectRef,
     BackendRef,
     GRPCBackendRef,
+    GRPCRoute,
     GRPCRouteFilter,
     GRPCRouteMatch,
     GRPCRouteRule,
     HeaderMatch,
     HeaderModifier,
     HTTPBackendRef,
+    HTTPRoute,
     HTTPRouteFilter,
     HTTPRouteMatch,
     HTTPRouteRule,
@@ -72,6 +75,8 @@ def check_route(route: Route, config: Config, path: Path, broken_clusters: Set[s
     yield from _check_attachment(route, config, path)
     clusters = {cluster.name for cluster in config.clusters}
     limits = {limit.name for limit in config.rate_limits}
+    if isinstance(route, HTTPRoute | GRPCRoute):
+        yield from check_attached(route.rate_limits, limits, path)
     rules: Sequence[HTTPRouteRule | GRPCRouteRule | TLSRouteRule | TCPRouteRule] = route.rules
     for number, rule in enumerate(rules):
         at: Path = (*path, "rules", number)
@@ -82,7 +87,7 @@ def check_route(route: Route, config: Config, path: Path, broken_clusters: Set[s
         fate = "connections are closed" if isinstance(rule, TLSRouteRule | TCPRouteRule) else "share is answered 500"
         yield from _check_backends(rule.backend_refs, clusters, broken_clusters, at, fate)
         if isinstance(rule, HTTPRouteRule | GRPCRouteRule):
-            yield from _check_rate_limits(rule.rate_limits, limits, at)
+            yield from check_attached(rule.rate_limits, limits, at)
         if isinstance(rule, TLSRouteRule):
             yield from _check_double_tls(rule, config, at)
 
@@ -112,7 +117,7 @@ def _check_attachment(route: Route, config: Config, path: Path) -> Iterator[Find
     for number, name in enumerate(route.listeners):
         listener = listeners.get(name)
         if listener is None:
-            yield Finding((*path, "listeners", number), _absent("listener", name, listeners), drops=False)
+            yield Finding((*path, "listeners", number), absent("listener", name, listeners), drops=False)
         elif listener.protocol not in protocols:
             message = f"listener '{name}' has protocol {listener.protocol}; {kind} needs {' or '.join(protocols)}"
             yield Finding((*path, "listeners", number), message, drops=False)
@@ -121,7 +126,7 @@ def _check_attachment(route: Route, config: Config, path: Path) -> Iterator[Find
     for number, ref in enumerate(route.parent_refs):
         if ref.section_name is not None and ref.section_name not in listeners:
             at: Path = (*path, "parentRefs", number, "sectionName")
-            yield Finding(at, _absent("listener", ref.section_name, listeners), drops=False)
+            yield Finding(at, absent("listener", ref.section_name, listeners), drops=False)
     candidates = [listener for listener in config.listeners if listener.protocol in protocols and _is_wanted(route, listener)]
     if candidates and not any(_shares_host(route, listener) for listener in candidates):
         yield warning((*path, "hostnames"), "none of its listeners takes any of these hosts, so nothing reaches it")
@@ -305,20 +310,7 @@ def _check_backend(ref: AnyBackend, clusters: Set[str], broken: Set[str], path: 
     if ref.name in broken and ref.name not in clusters:
         yield Finding((*path, "name"), f"cluster '{ref.name}' was left out; its {fate}", drops=False)
     elif ref.name not in clusters:
-        yield Finding((*path, "name"), f"{_absent('cluster', ref.name, clusters)}; its {fate}", drops=False)
-
-
-def _check_rate_limits(names: tuple[str, ...], known: set[str], path: Path) -> Iterator[Finding]:
-    for number, name in enumerate(names):
-        if name not in known:
-            yield Finding((*path, "rateLimits", number), _absent("rate limit", name, known))
-    if names:
-        yield warning((*path, "rateLimits"), "not served by this version: requests of this rule are not limited")
-
-
-def _absent(kind: str, name: str, known: Iterable[str]) -> str:
-    near = nearest(name, known)
-    return f"there is no {kind} '{name}'" + (f" (did you mean '{near}'?)" if near else "")
+        yield Finding((*path, "name"), f"{absent('cluster', ref.name, clusters)}; its {fate}", drops=False)
 
 
 def _camel(field: str) -> str:

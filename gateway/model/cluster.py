@@ -50,6 +50,7 @@ class Cluster(Part, frozen=True):
     max_pending: Annotated[int, Meta(ge=0, le=1_000_000), Doc("Requests that wait for a connection, per worker")] = 1024
     outlier_detection: OutlierDetection = OutlierDetection()
     tls: ClusterTLS | None = None
+    rate_limits: Annotated[tuple[str, ...], Doc("Names of rateLimits that count the requests that go to it")] = ()
 
 
 def verified_name(cluster: Cluster) -> tuple[str, str]:

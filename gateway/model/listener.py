@@ -55,6 +55,7 @@ class Listener(Part, frozen=True):
     trusted_hops: Annotated[int, Meta(ge=0, le=100), Doc("Proxies in front that are believed for X-Forwarded-*")] = 0
     tls: ListenerTLS | None = None
     limits: Annotated[LimitsOverride, Doc("Limits that differ from the root's")] | None = None
+    rate_limits: Annotated[tuple[str, ...], Doc("Names of rateLimits that count the requests that a route takes")] = ()
 
 
 def bind_address(listener: Listener) -> tuple[str, int, str]:

@@ -79,6 +79,18 @@ def field_value_flaw(value: str) -> str | None:
     return None
 
 
+KEYED = ("header", "cookie", "query")
+
+
+def keyed_flaw(key: str, plain: tuple[str, ...]) -> str | None:
+    """Of a part of a request to count or to hash by: one of the plain words, or header:NAME, cookie:NAME, query:NAME."""
+    kind, colon, name = key.partition(":")
+    if key in plain or (kind in KEYED and colon and TOKEN.fullmatch(name)):
+        return None
+    known = [f"{kind}:NAME" for kind in KEYED]
+    return f"'{key}' is not a key; one of {', '.join([*plain, *known])}"
+
+
 def path_flaw(path: str, *, what: str = "path") -> str | None:
     """Of a path to match or to write."""
     if not path.startswith("/"):

@@ -88,3 +88,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
         return folded[bare]
     close = difflib.get_close_matches(bare, folded, n=1, cutoff=0.6)
     return folded[close[0]] if close else None
+
+
+def absent(kind: str, name: str, known: Iterable[str]) -> str:
+    """The sentence about a name that is not there."""
+    near = nearest(name, known)
+    return f"there is no {kind} '{name}'" + (f" (did you mean '{near}'?)" if near else "")

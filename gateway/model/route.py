@@ -369,6 +369,7 @@ class HTTPRoute(HTTPRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag=
     name: Annotated[str, Doc("Stands once in the configuration")]
     listeners: Annotated[tuple[str, ...], Doc("Names of listeners; none: every HTTP and HTTPS listener")] = ()
     created: Created = ""
+    rate_limits: Annotated[tuple[str, ...], Doc("Names of rateLimits that count the requests of all its rules")] = ()
 
 
 class GRPCRoute(GRPCRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag="GRPCRoute"):
@@ -377,6 +378,7 @@ class GRPCRoute(GRPCRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag=
     name: Annotated[str, Doc("Stands once in the configuration")]
     listeners: Annotated[tuple[str, ...], Doc("Names of listeners; none: every HTTP and HTTPS listener")] = ()
     created: Created = ""
+    rate_limits: Annotated[tuple[str, ...], Doc("Names of rateLimits that count the requests of all its rules")] = ()
 
 
 class TLSRoute(TLSRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag="TLSRoute"):

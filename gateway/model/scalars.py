@@ -1,6 +1,6 @@
-"""The scalars of the configuration language: durations and sizes, and the base of every struct.
+"""The scalars of the configuration language: durations, periods and sizes, and the base of every struct.
 
-A Duration is an int of milliseconds, a Size an int of bytes. Both are written back as the text that a person would write.
+Durations and Periods are ints of milliseconds, a Size is one of bytes. All are written back as the text that a person would write.
 """
 
 import re
@@ -21,6 +21,8 @@ def Doc(text: str) -> msgspec.Meta:
 _DURATION = re.compile(r"(?:[0-9]{1,5}(?:h|m|s|ms)){1,4}")
 _DURATION_PART = re.compile(r"([0-9]{1,5})(ms|h|m|s)")
 _DURATION_UNITS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+MONTH = -1
+_PERIODS = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "month": MONTH}
 _SIZE = re.compile(r"([0-9]{1,18})(KiB|MiB|GiB)?")
 _SIZE_UNITS = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -50,6 +52,32 @@ class Duration(int):
 
     def __repr__(self) -> str:
         return f"Duration({self.text()!r})"
+
+
+class Period(Duration):
+    """Milliseconds that something is counted for: a Duration, or one of the words second, minute, hour, day, month.
+
+    A month has no length of its own: it is MONTH, which is less than 0, and runs from its first day to the next one's, in UTC.
+    """
+
+    @classmethod
+    def parse(cls, value: object) -> "Period":
+        """From the text of a file; ValueError says what is wrong with it."""
+        if isinstance(value, str) and value in _PERIODS:
+            return cls(_PERIODS[value])
+        try:
+            return cls(int(super().parse(value)))
+        except ValueError as flaw:
+            raise ValueError(f"{flaw}; or one of the words {', '.join(_PERIODS)}") from None
+
+    def text(self) -> str:
+        """The shortest text for it."""
+        return "month" if self < 0 else super().text()
+
+    __str__ = text
+
+    def __repr__(self) -> str:
+        return f"Period({self.text()!r})"
 
 
 class Size(int):
@@ -84,7 +112,7 @@ def _shown(value: object) -> str:
 
 def decode_hook(type_: type, value: Any) -> Any:
     """msgspec's dec_hook for the scalars of this module."""
-    if type_ is Duration or type_ is Size:
+    if type_ is Duration or type_ is Size or type_ is Period:
         return type_.parse(value)
     raise NotImplementedError(f"no scalar of this language: {type_!r}")
 
@@ -100,6 +128,9 @@ def schema_hook(type_: type) -> dict[str, Any]:
     """msgspec's schema_hook for the scalars of this module."""
     if type_ is Duration:
         return {"type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$", "examples": ["10s", "1m30s", "500ms"]}
+    if type_ is Period:
+        words = {"enum": list(_PERIODS)}
+        return {"anyOf": [words, {"type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$"}], "examples": ["1s", "minute"]}
     if type_ is Size:
         return {
             "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,18}(KiB|MiB|GiB)?$"}],

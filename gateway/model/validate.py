@@ -5,26 +5,24 @@ resolve, a filter that is not served) keeps its route and is reported all the sa
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from gateway.model.check_limit import check_attached, check_limit
 from gateway.model.check_route import check_route
 from gateway.model.cluster import Cluster, EndpointSpec, parse_endpoint, parse_ip, verified_name
 from gateway.model.config import Config
 from gateway.model.listener import Limits, LimitsOverride, Listener, bind_address, parse_bind
-from gateway.model.names import TOKEN, hostname_flaw, normal_hostname
-from gateway.model.policy import RateLimit
+from gateway.model.names import hostname_flaw, keyed_flaw, normal_hostname
 from gateway.model.problem import Finding, Path, warning
 from gateway.model.route import TCPRoute, asks_for
 from gateway.model.tls import ClusterTLS
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[-._/:A-Za-z0-9]{0,251}[A-Za-z0-9])?")
 _SMALLEST_HEAD, _LARGEST_HEAD = 256, 1 << 20
-_KEYED = ("header", "cookie", "query")
-_RATE_KEYS = ("clientAddress", "host", "path", "method", "route", "constant")
 
 
 class Named(Protocol):
@@ -53,13 +51,16 @@ def validate(config: Config, *, broken_clusters: frozenset[str] = frozenset()) -
     broken_clusters: names of clusters that could not even be decoded, so that a route that names one is told the right reason.
     """
     findings = [*_check_root(config), *_check_listeners(config.listeners)]
-    findings += _check_each("rateLimits", config.rate_limits, _check_rate_limit)
+    findings += _check_each("rateLimits", config.rate_limits, lambda limit, path: check_limit(limit, config, path))
+    rate_limits = _left("rateLimits", config.rate_limits, findings)
+    names = {limit.name for limit in rate_limits}
     findings += _check_each("clusters", config.clusters, _check_cluster)
-    usable = msgspec.structs.replace(
-        config,
-        clusters=_left("clusters", config.clusters, findings),
-        rate_limits=_left("rateLimits", config.rate_limits, findings),
-    )
+    for number, cluster in enumerate(config.clusters):
+        findings += check_attached(cluster.rate_limits, names, ("clusters", number))
+    for number, listener in enumerate(config.listeners):
+        findings += _check_listener_limits(listener, names, ("listeners", number))
+    clusters = _left("clusters", config.clusters, findings)
+    usable = msgspec.structs.replace(config, clusters=clusters, rate_limits=rate_limits)
     broken = broken_clusters | ({cluster.name for cluster in config.clusters} - {cluster.name for cluster in usable.clusters})
     findings += _check_each("routes", config.routes, lambda route, path: check_route(route, usable, path, broken))
     left = msgspec.structs.replace(usable, routes=_left("routes", config.routes, findings))
@@ -175,6 +176,12 @@ def _check_listener_tls(listener: Listener, path: Path) -> Iterator[Finding]:
         yield Finding((*path, "tls", "clientCertificate"), f"mode {client.mode} needs 'ca'")
 
 
+def _check_listener_limits(listener: Listener, names: Set[str], path: Path) -> Iterator[Finding]:
+    yield from check_attached(listener.rate_limits, names, path)
+    if listener.rate_limits and listener.protocol not in ("HTTP", "HTTPS"):
+        yield Finding((*path, "rateLimits"), f"requests are counted, and a listener of protocol {listener.protocol} sees none")
+
+
 def _check_files(path: Path, **files: str) -> Iterator[Finding]:
     for key, name in files.items():
         if not name:
@@ -245,23 +252,5 @@ def _check_balancing(cluster: Cluster, path: Path) -> Iterator[Finding]:
         return
     if not key:
         yield Finding(path, "ConsistentHash needs 'key': header:NAME, cookie:NAME, query:NAME or clientAddress")
-    elif flaw := _key_flaw(key, ("clientAddress",)):
+    elif flaw := keyed_flaw(key, ("clientAddress",)):
         yield Finding((*path, "key"), flaw)
-
-
-def _check_rate_limit(limit: RateLimit, path: Path) -> Iterator[Finding]:
-    if limit.limit.per == 0:
-        yield Finding((*path, "limit", "per"), "must be longer than 0s")
-    if not limit.key:
-        yield Finding((*path, "key"), "is empty; to count all requests together, write [constant]")
-    for number, key in enumerate(limit.key):
-        if flaw := _key_flaw(key, _RATE_KEYS):
-            yield Finding((*path, "key", number), flaw)
-
-
-def _key_flaw(key: str, plain: tuple[str, ...]) -> str | None:
-    kind, colon, name = key.partition(":")
-    if key in plain or (kind in _KEYED and colon and TOKEN.fullmatch(name)):
-        return None
-    known = [f"{kind}:NAME" for kind in _KEYED]
-    return f"'{key}' is not a key; one of {', '.join([*plain, *known])}"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model.scalars import Duration, Part, Size, decode_hook, encode_hook
+from gateway.model.scalars import MONTH, Duration, Part, Period, Size, decode_hook, encode_hook
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,19 @@ def test_the_hooks_know_no_other_type() -> None:
     for hook in (lambda: decode_hook(complex, 1), lambda: encode_hook(1j)):
         with pytest.raises(NotImplementedError):
             hook()
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds", "shown"),
+    [("second", 1000, "1s"), ("day", 86_400_000, "24h"), ("month", MONTH, "month"), ("90s", 90_000, "1m30s")],
+)
+def test_a_period_is_a_duration_or_one_of_the_calendar(text: str, milliseconds: int, shown: str) -> None:
+    assert Period.parse(text) == milliseconds
+    assert Period.parse(text).text() == shown
+    assert Period.parse(shown) == milliseconds
+
+
+@pytest.mark.parametrize("text", ["year", "Month", "", 10, None])
+def test_every_other_period_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="or one of the words second, minute, hour, day, month"):
+        Period.parse(text)

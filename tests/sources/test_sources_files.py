@@ -181,7 +181,7 @@ def test_a_finding_is_told_in_the_file_and_at_the_place_it_came_from(tmp_path: P
         b_yaml="routes:\n- {name: q, listeners: [wbe]}\n- {nme: z}\n- {name: s, hostnames: [1.2.3.4]}",
     )
     assert said(load(tmp_path), tmp_path) == [
-        "a.yaml:4: rateLimits[0]: missing key 'limit'",
+        "a.yaml:4: rateLimits[0]: needs either 'limit' or 'concurrency'",
         "b.yaml:2: warning: routes[0]: attaches to no listener: there is none of protocol HTTP or HTTPS that it names",
         "b.yaml:2: routes[0].listeners[0]: there is no listener 'wbe' (did you mean 'web'?)",
         "b.yaml:3: routes[1]: missing key 'name'",
