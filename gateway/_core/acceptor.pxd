@@ -42,5 +42,10 @@ cdef class Acceptor(Pollable):
     cdef str names(self)                   # of the port's listeners, for people; "" when the snapshot has it no more
     cdef uint32_t protocol(self) noexcept      # ListenerRec.protocol of the port
 
+# Whether a connection has reached its age. spread, a random byte of its own, adds up to a quarter, so that connections that began together do
+# not end together.
+cdef inline bint is_aged(const LimitsRec *limits, uint64_t opened_ms, uint8_t spread, uint64_t now_ms) noexcept nogil:
+    return limits.max_age != 0 and now_ms - opened_ms >= limits.max_age + (<uint64_t> limits.max_age * spread >> 10)
+
 # Asks the kernel for the other end of the descriptor.
 cdef void learn_address(int fd, Address *address) noexcept

@@ -50,6 +50,7 @@ cdef class H1Downstream(Downstream):
     cdef uint8_t state     # DownState
     cdef uint8_t framing   # of the response under way, as written here
     cdef uint8_t version   # of the request under way
+    cdef uint8_t spread    # what its greatest age has of chance
     cdef Address address
     cdef bint readable
     cdef bint ended        # the client has finished sending, says the kernel

@@ -3,7 +3,7 @@
 from cpython.ref cimport PyObject
 from libc.string cimport memcmp, memcpy
 
-from gateway._core.acceptor cimport Acceptor, learn_address
+from gateway._core.acceptor cimport Acceptor, is_aged, learn_address
 from gateway._core.buf cimport in_append, in_clear, in_consume, out_append, out_clear, out_commit, out_reserve
 from gateway._core.counters cimport (
     S_BYTES_IN,
@@ -29,7 +29,7 @@ from gateway._core.h1_encode cimport (
 from gateway._core.h1_parse cimport HeadLimits, h1_is_foreign, h1_parse_request
 from gateway._core.h2_frame cimport PREFACE, h2_preface
 from gateway._core.headers cimport HEAD_EXPECT_CONTINUE, HEAD_KEEP_ALIVE, HeaderBlock
-from gateway._core.plane cimport DIRECT, HIGH_WATER, LOW_WATER, SCRATCH, Plane
+from gateway._core.plane cimport DIRECT, HIGH_WATER, LOW_WATER, MIN_RATE, SCRATCH, Plane
 from gateway._core.seam cimport Pollable
 from gateway._core.snapshot cimport NONE, LimitsRec, Snapshot
 from gateway._core.sys cimport (
@@ -81,7 +81,6 @@ cdef enum:
     STALL_BYTES = 16384
     HALF_CLOSED_MS = 800   # silence towards a client that has finished sending, after which it counts as gone
     REST_MS = 1000         # idle time after which a TLS connection gives back the memory that large content left it with
-    MIN_RATE = 240         # bytes per second of request content, after the body timeout
     LAST_CALL_MS = 500     # how long an idle connection may still bring a request once draining has begun
 
 cdef dict STATES = {
@@ -106,6 +105,7 @@ cdef class H1Downstream(Downstream):
         down.timer.owner = <PyObject *> down
         down.state = DOWN_IDLE
         down.opened_ms = acceptor.plane.poller.now_ms
+        down.spread = <uint8_t> (acceptor.plane.next_random() >> 56)
         return down
 
     cdef void open(self, int fd) noexcept:
@@ -507,6 +507,8 @@ cdef class H1Downstream(Downstream):
         if self.close_after or self.plane.draining or self.acceptor.fd < 0 or self.acceptor.port == NONE or self.eof:
             return True
         if limits.max_requests and self.requests >= limits.max_requests:
+            return True
+        if is_aged(limits, self.opened_ms, self.spread, self.plane.poller.now_ms):
             return True
         # Unread content of an early response is either short enough to be read and dropped, or ends the connection (item 11).
         if self.state == DOWN_BODY and self.exchange is not None:

@@ -79,6 +79,7 @@ cdef class Exchange(Flow):
     # deadlines, monotonic ms; 0: none
     cdef Timer timer
     cdef uint64_t request_deadline
+    cdef uint64_t call_deadline    # of a gRPC call: it holds for the whole answer
     cdef uint64_t attempt_deadline
     cdef uint64_t retry_at         # end of a pause; while it is set the exchange counts in cluster.pausing
     cdef uint64_t active_ms        # last sign of life
@@ -110,6 +111,7 @@ cdef class Exchange(Flow):
     cdef void take_content(self, const uint8_t *p, size_t n) noexcept
     cdef void reply(self, int status, uint32_t flag, const char *detail) noexcept
     cdef void give_up(self) noexcept
+    cdef bint end_call(self) noexcept
     cdef int phase_route(self) noexcept
     cdef int phase_request_filters(self) noexcept
     cdef int phase_pick(self) noexcept

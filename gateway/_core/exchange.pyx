@@ -13,7 +13,7 @@ from gateway._core.chain cimport Redirect, run_request_filters, run_response_fil
 from gateway._core.counters cimport S_REQUESTS, S_REQUESTS_ACTIVE, S_TUNNELS_ACTIVE, S_UPGRADES
 from gateway._core.faults cimport F_BASE64, F_BODY_LARGE, fault_name, fault_status
 from gateway._core.forward cimport ForwardFacts, forward_request
-from gateway._core.grpc cimport grpc_timeout, is_grpc, make_grpc_reply
+from gateway._core.grpc cimport add_grpc_status, grpc_timeout, is_grpc, make_grpc_reply
 from gateway._core.grpc_web cimport GrpcWeb
 from gateway._core.h1_encode cimport reason_of
 from gateway._core.headers cimport HEAD_ASTERISK, HEAD_TE_TRAILERS, HEAD_UPGRADE, Field, HeaderBlock
@@ -51,6 +51,7 @@ from gateway._core.types cimport (
     FLAG_UPE,
     FLAG_URX,
     FLAG_UT,
+    FRAME_CHUNKED,
     FRAME_NONE,
     M_DELETE,
     M_GET,
@@ -201,8 +202,10 @@ cdef class Exchange(Flow):
             self.request_deadline = self.active_ms + self.rule.request_timeout
         if self.request.find(T_GRPC_TIMEOUT) != NULL and is_grpc(self.request):
             asked = grpc_timeout(self.request)
-            if asked and (self.request_deadline == 0 or self.active_ms + asked < self.request_deadline):
-                self.request_deadline = self.active_ms + asked
+            if asked:
+                self.call_deadline = self.active_ms + asked
+                if self.request_deadline == 0 or self.call_deadline < self.request_deadline:
+                    self.request_deadline = self.call_deadline
         return NEXT
 
     cdef int phase_request_filters(self) noexcept:
@@ -356,9 +359,10 @@ cdef class Exchange(Flow):
     cdef int phase_stream(self) noexcept:
         self.responded = True
         # A response that has begun is not cut off by the deadlines for its beginning (the request deadline covers the whole exchange
-        # in the Gateway API, but cutting a running download would be worse than what it guards against).
+        # in the Gateway API, but cutting a running download would be worse than what it guards against). What a caller of
+        # gRPC asks for is the end of the call.
         self.attempt_deadline = 0
-        self.request_deadline = 0
+        self.request_deadline = self.call_deadline
         self.downstream.send_head(self.response)
         if self.response.status == 101:
             self.tunnel = True
@@ -641,7 +645,8 @@ cdef class Exchange(Flow):
             return
         if self.request_deadline and now >= self.request_deadline:
             self.drop_upstream()
-            self.reply(504, FLAG_UT, b"request_timeout")
+            if not self.end_call():
+                self.reply(504, FLAG_UT, b"request_timeout")
             return
         if self.attempt_deadline and now >= self.attempt_deadline:
             if self.leased and self.endpoint.cluster is not None:
@@ -750,6 +755,21 @@ cdef class Exchange(Flow):
             downstream.abort()
         self.log()
 
+    cdef bint end_call(self) noexcept:
+        """The deadline of a gRPC call, in the midst of its answer: a status follows what came. False: there is no place for one."""
+        cdef Downstream downstream = self.downstream
+        if not (self.responded and self.response.framing == FRAME_CHUNKED and self.request.flags & HEAD_TE_TRAILERS):
+            return False
+        self.trailers.clear()
+        if self.request.version == 10 or add_grpc_status(self.trailers, 504, reason_of(504)) < 0:
+            return False
+        self.flags |= FLAG_UT
+        self.detail = b"request_timeout"
+        self.downstream = None
+        downstream.finish(self.trailers)
+        self.log()
+        return True
+
     cdef void log(self) noexcept:
         """Counts and logs the exchange, then recycles it. Every exchange comes here, exactly once."""
         cdef Snapshot snapshot
@@ -851,7 +871,7 @@ cdef class Exchange(Flow):
         self.bytes_in = self.bytes_out = 0
         self.flags = self.attempts = self.connects = self.stale = 0
         self.upstream_us = 0
-        self.request_deadline = self.attempt_deadline = 0
+        self.request_deadline = self.call_deadline = self.attempt_deadline = 0
         self.request_done = self.request_paused = self.upstream_done = self.wants_new = False
         self.responded = self.replayable = self.tunnel = self.leased = False
         out_clear(&self.replay)

@@ -8,5 +8,7 @@ from gateway._core.types cimport uint32_t, uint64_t
 cdef bint is_grpc(HeaderBlock request) noexcept nogil
 # Milliseconds of grpc-timeout, rounded up; 0 when there is none, or none that can be read.
 cdef uint64_t grpc_timeout(HeaderBlock request) noexcept nogil
+# Adds the status of a call that ends by the gateway's doing to its trailers, or to a head that has all. -1 when memory is out.
+cdef int add_grpc_status(HeaderBlock block, int status, const char *reason) noexcept nogil
 # Makes a trailers-only response of what is a HTTP status otherwise. The block is cleared already. -1 when memory is out.
 cdef int make_grpc_reply(HeaderBlock response, int status, const char *reason) noexcept nogil

@@ -81,7 +81,7 @@ cdef int code_of(int status) noexcept nogil:
     return GRPC_UNKNOWN
 
 
-cdef int make_grpc_reply(HeaderBlock response, int status, const char *reason) noexcept nogil:
+cdef int add_grpc_status(HeaderBlock block, int status, const char *reason) noexcept nogil:
     cdef uint8_t number[2]
     cdef int code = code_of(status)
     cdef size_t n = 0
@@ -90,14 +90,19 @@ cdef int make_grpc_reply(HeaderBlock response, int status, const char *reason) n
         n = 1
     number[n] = <uint8_t> (48 + code % 10)
     n += 1
+    if (
+        block.add(T_GRPC_STATUS, <const uint8_t *> b"grpc-status", 11, number, n) < 0
+        or block.add(T_GRPC_MESSAGE, <const uint8_t *> b"grpc-message", 12, <const uint8_t *> reason, strlen(reason)) < 0
+    ):
+        return -1
+    return 0
+
+
+cdef int make_grpc_reply(HeaderBlock response, int status, const char *reason) noexcept nogil:
     response.status = 200
     response.version = 20
     response.framing = FRAME_NONE
     response.length = 0
-    if (
-        response.add(T_CONTENT_TYPE, <const uint8_t *> b"content-type", 12, <const uint8_t *> b"application/grpc", 16) < 0
-        or response.add(T_GRPC_STATUS, <const uint8_t *> b"grpc-status", 11, number, n) < 0
-        or response.add(T_GRPC_MESSAGE, <const uint8_t *> b"grpc-message", 12, <const uint8_t *> reason, strlen(reason)) < 0
-    ):
+    if response.add(T_CONTENT_TYPE, <const uint8_t *> b"content-type", 12, <const uint8_t *> b"application/grpc", 16) < 0:
         return -1
-    return 0
+    return add_grpc_status(response, status, reason)

@@ -39,6 +39,7 @@ cdef class H2Downstream(Pollable):
     cdef uint64_t idle_ms  # since when no stream is open
     cdef uint32_t streams  # open
     cdef uint32_t requests # served
+    cdef uint8_t spread    # what its greatest age has of chance
     cdef bint readable
     cdef bint ended        # the other side has finished sending, says the kernel
     cdef bint full         # the socket took less than there was
@@ -71,7 +72,10 @@ cdef class H2ServerStream(Downstream):
     cdef H2Downstream connection
     cdef H2Stream *stream  # NULL once it is gone
     cdef Exchange exchange # None once its answer is complete, or broken off
+    cdef Timer timer       # while content is to come: when its pace is looked at
+    cdef uint64_t progress # bytes of it and of the answer at the last look
 
     @staticmethod
     cdef H2ServerStream new(H2Downstream connection, H2Stream *stream)
     cdef void bind(self, HeaderBlock head, bint ended) noexcept
+    cdef void watch(self) noexcept

@@ -3,18 +3,19 @@
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.string cimport memcpy
 
-from gateway._core.acceptor cimport Acceptor, learn_address
+from gateway._core.acceptor cimport Acceptor, is_aged, learn_address
 from gateway._core.buf cimport Block, OutQueue, in_append, in_clear, in_consume, out_append, out_consume
-from gateway._core.counters cimport S_BYTES_IN, S_BYTES_OUT, S_DEADLINE_IDLE
+from gateway._core.counters cimport S_BYTES_IN, S_BYTES_OUT, S_DEADLINE_BODY, S_DEADLINE_IDLE
 from gateway._core.exchange cimport PHASE_HEAD, Exchange
 from gateway._core.faults cimport fault_name, fault_status
+from gateway._core.grpc cimport is_grpc
 from gateway._core.h2_frame cimport FRAME_HEAD, H2_DATA, H2E_INTERNAL, h2_put_head
 from gateway._core.h2_send cimport PUMP_MARK, QUANTUM
 from gateway._core.h2_session cimport H2Limits, H2Session, h2_limits_start
 from gateway._core.h2_sink cimport BLOCK_REQUEST, GONE_FAULT, GONE_RESET, H2Sink
 from gateway._core.h2_stream cimport H2Stream
 from gateway._core.headers cimport HEAD_UPGRADE, HEAD_WEBSOCKET, HeaderBlock
-from gateway._core.plane cimport SCRATCH, Plane
+from gateway._core.plane cimport MIN_RATE, SCRATCH, Plane
 from gateway._core.seam cimport Pollable
 from gateway._core.snapshot cimport NONE, LimitsRec
 from gateway._core.sys cimport (
@@ -45,7 +46,7 @@ from gateway._core.tls cimport (
     transport_recv,
     transport_send,
 )
-from gateway._core.types cimport FLAG_DC, FLAG_DPE, FRAME_CHUNKED, FRAME_NONE, FRAME_STREAM, uint8_t, uint32_t, uint64_t
+from gateway._core.types cimport FLAG_DC, FLAG_DPE, FLAG_DT, FRAME_CHUNKED, FRAME_NONE, FRAME_STREAM, uint8_t, uint32_t, uint64_t
 from gateway._core.websocket cimport connect_to_upgrade, switched_to_ok
 
 cdef enum:
@@ -114,7 +115,9 @@ cdef class H2ServerSink(H2Sink):
             ex.on_request_body(p, n)
 
     cdef void on_end(self, H2Stream *stream, HeaderBlock trailers) noexcept:
-        cdef Exchange ex = (<H2ServerStream> stream.owner).exchange
+        cdef H2ServerStream down = <H2ServerStream> stream.owner
+        cdef Exchange ex = down.exchange
+        down.connection.plane.wheel.disarm(&down.timer)
         if ex is not None and (ex.tunnel or ex.request.framing != FRAME_NONE):
             ex.on_request_end(trailers)
 
@@ -130,6 +133,7 @@ cdef class H2ServerSink(H2Sink):
         cdef uint32_t flag = FLAG_DPE if how == GONE_FAULT else FLAG_DC
         down.exchange = None
         down.stream = NULL
+        connection.plane.wheel.disarm(&down.timer)
         stream.owner = NULL
         connection.streams -= 1
         if connection.streams == 0:
@@ -176,6 +180,7 @@ cdef class H2Downstream(Pollable):
         down.acceptor = acceptor
         down.timer.owner = <PyObject *> down
         down.opened_ms = down.idle_ms = acceptor.plane.poller.now_ms
+        down.spread = <uint8_t> (acceptor.plane.next_random() >> 56)
         return down
 
     cdef const LimitsRec *limits(self) noexcept:
@@ -241,6 +246,8 @@ cdef class H2Downstream(Pollable):
                 self.plane.counters.bump(S_DEADLINE_IDLE, 1)
                 self.wind_down()
         elif self.acceptor.fd < 0 or self.acceptor.port == NONE or self.plane.draining:
+            self.wind_down()
+        if is_aged(self.limits(), self.opened_ms, self.spread, now):
             self.wind_down()
         if not self.closed:
             self.plane.wheel.arm(&self.timer, now + LOOK_MS)
@@ -458,6 +465,7 @@ cdef class H2ServerStream(Downstream):
         cdef H2ServerStream down = H2ServerStream.__new__(H2ServerStream)
         down.connection = connection
         down.stream = stream
+        down.timer.owner = <PyObject *> down
         down.exchange = Exchange.new(connection.plane, down)
         return down
 
@@ -481,6 +489,32 @@ cdef class H2ServerStream(Downstream):
             ex.secure = True
             ex.promised = connection.promised
             ex.certificate = connection.certificate
+        if not ended and not head.flags & HEAD_UPGRADE:
+            self.watch()
+
+    cdef void watch(self) noexcept:
+        """The client has the whole body timeout from now on."""
+        cdef Exchange ex = self.exchange
+        self.progress = ex.bytes_in + ex.bytes_out
+        if ex.limits.body_timeout:
+            self.connection.plane.wheel.arm(&self.timer, self.connection.plane.poller.now_ms + ex.limits.body_timeout)
+
+    cdef void on_timer(self, Timer *timer) noexcept:
+        """The same rule as that of HTTP/1.1: silence, or a drip, inside the content of a request (class D10)."""
+        cdef H2Downstream connection = self.connection
+        cdef Exchange ex = self.exchange
+        if ex is None or self.stream == NULL or self.stream.remote_done or is_grpc(ex.request):
+            # A call may be silent as long as nothing else ends it: its messages come when they come.
+            return
+        if (
+            not self.stream.paused and connection.session.withheld == 0
+            and ex.bytes_in + ex.bytes_out - self.progress < <uint64_t> MIN_RATE * ex.limits.body_timeout // 1000
+        ):
+            connection.session.now_ms = connection.plane.poller.now_ms
+            connection.plane.counters.bump(S_DEADLINE_BODY, 1)
+            ex.reply(408, FLAG_DT, b"body_timeout")
+            return
+        self.watch()
 
     cdef void send_informational(self, HeaderBlock head) noexcept:
         if self.stream != NULL:
@@ -540,5 +574,9 @@ cdef class H2ServerStream(Downstream):
             self.connection.session.pause(self.stream)
 
     cdef void resume_reading(self) noexcept:
-        if self.stream != NULL:
-            self.connection.session.resume(self.stream)
+        if self.stream == NULL:
+            return
+        if self.timer.armed:
+            # it was not the client who was waited for
+            self.watch()
+        self.connection.session.resume(self.stream)

@@ -113,6 +113,7 @@ class PoolProbe:
     def describe(self) -> str:
         """The endpoints in order, then the cluster; AssertionError when the books are wrong."""
 
+def aged(max_age: int, spread: int, age: int) -> bool: ...
 def forward(
     head: bytes,
     *,

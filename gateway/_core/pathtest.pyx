@@ -8,6 +8,7 @@ from cpython.ref cimport PyObject
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from gateway._core.acceptor cimport is_aged
 from gateway._core.buf cimport (
     Block, InBuf, OutQueue, in_append, in_clear, in_consume, out_append, out_clear, out_commit, out_consume, out_iov, out_reserve,
     out_rest, out_send, out_splice)
@@ -21,6 +22,7 @@ from gateway._core.poller cimport Poller
 from gateway._core.pool cimport ACQUIRED_DIAL, ACQUIRED_FULL, ACQUIRED_IDLE, ACQUIRED_WAIT, Cluster, Endpoint
 from gateway._core.record cimport LogBuffer
 from gateway._core.seam cimport Downstream, Flow, Pollable, Timed, Upstream
+from gateway._core.snapshot cimport LimitsRec
 from gateway._core.sys cimport iovec
 from gateway._core.timers cimport Timer, Wheel
 from gateway._core.types cimport Ref, Span, uint8_t, uint32_t, uint64_t
@@ -458,6 +460,13 @@ cdef Span span_of(bytes text) noexcept:
     span.p = <const uint8_t *> <const char *> text
     span.n = <size_t> len(text)
     return span
+
+
+def aged(uint32_t max_age, uint8_t spread, uint64_t age):
+    cdef LimitsRec limits
+    memset(&limits, 0, sizeof(limits))
+    limits.max_age = max_age
+    return is_aged(&limits, 1000, spread, 1000 + age)
 
 
 def forward(bytes head, *, bytes client=b"192.0.2.9", bytes node=b"isthmus", uint32_t trusted_hops=0,

@@ -16,6 +16,7 @@ cdef enum:
                            # connection can hold
     HIGH_WATER = 65536     # queued output beyond which the other side stops reading
     LOW_WATER = 16384      # and below which it goes on
+    MIN_RATE = 240         # bytes per second of request content that a client has to send, seen over the body timeout
     DIRECT = 4096          # content from this size on is written from where it lies; smaller pieces are gathered
 
 cdef class Binding:        # a snapshot and what it means in this worker

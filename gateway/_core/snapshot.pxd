@@ -88,6 +88,7 @@ cdef struct LimitsRec:     # times in milliseconds, sizes in bytes; 0 = no limit
     uint32_t max_body_lo       # u64, 0 = unlimited
     uint32_t max_body_hi
     uint32_t max_requests      # per connection, 0 = unlimited
+    uint32_t max_age           # of a connection, 0 = unlimited
 
 cdef struct HostSlot:      # open addressing with linear probing, at most half full, home slot = hash & mask
     uint32_t hash          # hash32 of the host read from its last byte to its first: one pass then gives every parent domain

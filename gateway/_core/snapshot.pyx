@@ -45,7 +45,7 @@ LAYOUT = {
     "listeners": ("id_lo", "id_hi", "name_off", "name_n", "hostname_off", "hostname_n", "port", "port_number", "protocol",
                   "trusted_hops", "limits", "hosts", "hosts_mask"),
     "limits": ("max_header_count", "max_header_bytes", "max_request_line", "header_timeout", "idle_timeout", "body_timeout",
-               "stream_idle_timeout", "max_connections", "max_body_lo", "max_body_hi", "max_requests"),
+               "stream_idle_timeout", "max_connections", "max_body_lo", "max_body_hi", "max_requests", "max_age"),
     "hosts": ("hash", "host_off", "host_n", "value"),
     "vhosts": ("host_off", "host_n", "paths", "paths_mask", "depths", "deepest", "longest", "regex_rows", "regex_rows_n"),
     "paths": ("hash", "path_off", "path_n", "rows", "exact_n", "prefix_n"),

@@ -292,7 +292,7 @@ def _build_listener(spec: ListenerSpec, ports: dict[str, int], base: Limits) -> 
     _, number, address = bind_address(spec)
     own = {} if spec.limits is None else {k: v for k, v in msgspec.structs.asdict(spec.limits).items() if v is not None}
     limits = msgspec.structs.replace(base, **own)
-    cut = {k: type(v)(min(v, LONGEST_MS)) for k, v in msgspec.structs.asdict(limits).items() if k.endswith("_timeout")}
+    cut = {k: type(v)(min(v, LONGEST_MS)) for k, v in msgspec.structs.asdict(limits).items() if k.endswith(("_timeout", "_age"))}
     return Listener(
         name=spec.name,
         hostname=normal_hostname(spec.hostname),

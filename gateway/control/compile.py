@@ -345,6 +345,7 @@ class _Packer:
             _cut(limits.header_timeout), _cut(limits.idle_timeout), _cut(limits.body_timeout), _cut(limits.stream_idle_timeout),
             _cut(limits.max_connections),
             limits.max_body_size & NONE, limits.max_body_size >> 32 & NONE, _cut(limits.max_requests_per_connection),
+            _cut(limits.max_connection_age),
         )  # fmt: skip
         if words not in self.limits:
             self.limits[words] = self.add("limits", words)

@@ -24,6 +24,7 @@ class Limits(Part, frozen=True):
     max_connections: Annotated[Count, Doc("Open connections of a listener's port in one worker")] = 50_000
     max_body_size: Annotated[Size, Doc("Bytes of the content of a request; more is answered 413")] = Size(0)
     max_requests_per_connection: Annotated[Count, Doc("Requests after which a connection is closed")] = 0
+    max_connection_age: Annotated[Duration, Doc("Time, and by chance up to a quarter more, that a connection lives")] = Duration(0)
 
 
 class LimitsOverride(Part, frozen=True):
@@ -39,6 +40,7 @@ class LimitsOverride(Part, frozen=True):
     max_connections: Count | None = None
     max_body_size: Size | None = None
     max_requests_per_connection: Count | None = None
+    max_connection_age: Duration | None = None
 
 
 class Listener(Part, frozen=True):

@@ -56,13 +56,13 @@ def test_listeners_of_one_address_share_its_port() -> None:
 
 def test_a_listener_s_limits_stand_over_the_root_s() -> None:
     model = built(
-        limits={"idleTimeout": "1s", "maxHeaderCount": 7, "bodyTimeout": "99999h"},
+        limits={"idleTimeout": "1s", "maxHeaderCount": 7, "bodyTimeout": "99999h", "maxConnectionAge": "99999h"},
         listeners=[{"name": "a", "port": 1, "limits": {"idleTimeout": "2s", "maxBodySize": "1KiB"}}, {"name": "b", "port": 2}],
     )
     first, second = (listener.limits for listener in model.listeners)
     assert (first.idle_timeout, first.max_header_count, first.max_body_size) == (2000, 7, 1024)
     assert (second.idle_timeout, second.max_header_count, second.max_body_size) == (1000, 7, 0)
-    assert first.body_timeout == LONGEST_MS, "what a u32 of milliseconds cannot hold is cut"
+    assert first.body_timeout == first.max_connection_age == LONGEST_MS, "what a u32 of milliseconds cannot hold is cut"
 
 
 def test_a_cluster_speaks_what_it_says() -> None:

@@ -5,6 +5,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -250,6 +251,14 @@ def test_a_change_applies_without_a_lost_request(config: Path, origin: Origin) -
         wait_until(lambda: load.answered > before + 50)
         assert load.failures == []
         assert gateway.revision == 9
+
+
+def test_connections_of_their_age_are_closed_without_a_lost_request(config: Path, origin: Origin) -> None:
+    config.write_text("limits: {maxConnectionAge: 200ms}\n" + config_text(origin))
+    with Gateway(config) as gateway, Load(gateway.address()) as load:
+        closed = re.compile(r"^isthmus_downstream_connections_closed_total\S* (\S+)$", re.M)
+        wait_until(lambda: sum(map(float, closed.findall(request(gateway.admin, "/metrics")[2].decode()))) >= 12)
+        assert load.failures == []
 
 
 def test_sighup_looks_again_and_an_unchanged_file_makes_no_revision(config: Path) -> None:
