@@ -44,6 +44,7 @@ from perf.routes import as_yaml, many_routes, put, write_targets
 from perf.tls import WANTED, agree
 from perf.traffic import command, port_of, tools_of
 
+FLOOD_GAP = "0.002"  # seconds between requests and their cancellation, when they are spaced
 FLOOD_RATE = 2000  # requests per second of the client beside a flood
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -280,9 +281,14 @@ class Bench:
 
     def flood_beside(self, gateway: Gateway, counting: CountingOrigin) -> None:
         """A client at a fixed rate, by itself and beside a flood, in turns."""
+        self.found["flood"] = {}
+        for name, gap in (("at once", []), ("spaced", [FLOOD_GAP])):
+            self.flood_one_way(gateway, counting, name, gap)
+
+    def flood_one_way(self, gateway: Gateway, counting: CountingOrigin, name: str, gap: list[str]) -> None:
         seconds = self.options.seconds
         clean = loadgen(gateway.port, seconds=seconds, connections=64, rate=FLOOD_RATE, path="/")
-        argv = [sys.executable, str(HERE / "flood.py"), str(gateway.h2c), str(seconds), "100000", "/upload"]
+        argv = [sys.executable, str(HERE / "flood.py"), str(gateway.h2c), str(seconds), "100000", "/upload", *gap]
         calm: list[Load] = []
         beside: list[Load] = []
         connections = streams = 0
@@ -298,13 +304,14 @@ class Bench:
         ratio = median([b.p99_us / a.p99_us for a, b in zip(calm, beside, strict=True) if a.p99_us])
         failed = sum(load.errors for load in (*calm, *beside))
         say(
-            f"{connections} connections sent {streams:,} streams; {counting.seen:,} reached the origin, {reached:.0f} of each\n"
+            f"cancelled {name}: {connections} connections sent {streams:,} streams; {counting.seen:,} reached the origin, "
+            f"{reached:.0f} of each\n"
             f"a client at {FLOOD_RATE:,} requests/s: p99 {median([load.p99_us for load in calm]):,.0f} us, beside the flood "
             f"{median([load.p99_us for load in beside]):,.0f} us; {failed} requests failed"
         )
-        self.verdicts.append(Verdict("flood", FLOOD_REACHED, reached, "of each connection"))
-        self.verdicts.append(Verdict("flood", FLOOD_P99, None if failed else ratio, "p99 of another client"))
-        self.found["flood"] = {
+        self.verdicts.append(Verdict("flood", FLOOD_REACHED, reached, f"of each connection, cancelled {name}"))
+        self.verdicts.append(Verdict("flood", FLOOD_P99, None if failed else ratio, f"p99 of another client, cancelled {name}"))
+        self.found["flood"][name] = {
             "calm": [asdict(load) for load in calm],
             "beside": [asdict(load) for load in beside],
             "reached": reached,

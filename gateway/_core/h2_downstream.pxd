@@ -39,6 +39,7 @@ cdef class H2Downstream(Pollable):
     cdef uint64_t idle_ms  # since when no stream is open
     cdef uint32_t streams  # open
     cdef uint32_t requests # served
+    cdef uint32_t drop_budget  # bytes that are still read once our side is shut
     cdef uint8_t spread    # what its greatest age has of chance
     cdef bint readable
     cdef bint ended        # the other side has finished sending, says the kernel

@@ -53,6 +53,7 @@ cdef enum:
     READS = 4              # receives per turn
     WRITES = 8             # fillings of the output per turn
     LINGER_MS = 2000       # how long a client may take to see why its connection ends
+    DROPPED = 262144       # bytes that are read and dropped meanwhile: who sends more does not listen
     LOOK_MS = 1000         # how often the session's deadlines are looked at while a stream is open
     MUCH = 32768           # content from this size on is written at once; smaller pieces are gathered
     LAID_BEFORE = 4096     # bytes of output that go along before it, at most
@@ -286,6 +287,10 @@ cdef class H2Downstream(Pollable):
                 if transport_drained(self.tls, got, SCRATCH) and not self.ended:
                     self.readable = False
                 if self.parted:
+                    if <size_t> got > self.drop_budget:
+                        self.close()
+                        return
+                    self.drop_budget -= <uint32_t> got
                     continue
                 self.session.now_ms = self.plane.poller.now_ms
                 if not self.feed(scratch, <size_t> got):
@@ -408,6 +413,7 @@ cdef class H2Downstream(Pollable):
             self.close()
             return
         self.parted = True
+        self.drop_budget = DROPPED
         # every stream that is open hears on_gone
         self.session.close()
         if self.tls != NULL:

@@ -3,11 +3,11 @@
 # Owns: nothing; a Ledger lies in its session. Called by: h2_send, h2_session, in either role: an origin can flood as well as a client.
 # Each account is a bucket that leaks: what is put in leaves it at a rate, and a bucket that overflows is a fault, which ends the
 # connection with ENHANCE_YOUR_CALM. A request that is answered takes one out of the resets and one out of the faults, so that a long
-# life with a share of cancelled requests is no flood.
+# life with a share of cancelled requests is no flood; a reset that comes after the answer takes that back.
 #
 #   account    most   leaks per second   what is put in
 #   POINTS     1000        100           glitches of every kind, by weight
-#   RESETS      200         10           requests that the peer reset before they were answered (D1)
+#   RESETS      200         10           requests that the peer reset, before they were answered or just after (D1)
 #   FAULTS       90          1           streams that we had to reset or refuse for what they said (D2, D4, D8)
 #   PINGS       100         10           PING (D6)
 #   SETTINGS    100         10           SETTINGS and their acknowledgements (D6)

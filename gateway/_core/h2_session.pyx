@@ -22,7 +22,7 @@ from gateway._core.h2_send cimport STALL_BYTES, STALL_MS, H2Sender
 from gateway._core.h2_sink cimport (
     BLOCK_REQUEST, BLOCK_RESPONSE, BLOCK_TRAILERS, GONE_BROKEN, GONE_DONE, GONE_RESET, GONE_UNPROCESSED, H2Sink)
 from gateway._core.h2_stream cimport (
-    MEMORY_ENDED, MEMORY_NONE, NO_LENGTH, H2Stream, stream_any, stream_find, stream_free, stream_open, stream_recall, stream_remember,
+    MEMORY_ENDED, MEMORY_NONE, MEMORY_RESET, NO_LENGTH, H2Stream, stream_any, stream_find, stream_free, stream_open, stream_recall, stream_remember,
     stream_remove)
 from gateway._core.headers cimport HEAD_UPGRADE, Field, HeaderBlock
 from gateway._core.hpack cimport (
@@ -626,8 +626,11 @@ cdef class H2Session(H2Sender):
         if stream == NULL:
             if self.is_idle(id):
                 self.fail(F_H2_FRAME)
-            else:
+            elif not self.is_server or stream_recall(&self.streams, id) == MEMORY_RESET:
                 self.count_late()
+            else:
+                # The answer was quicker, which is chance: it counts as if it had not been, and its success is taken back.
+                self.answered(ledger_add(&self.ledger, self.now_ms, ACCOUNT_RESETS, 2, F_FLOOD_RESET))
             return
         self.drop(stream, False, GONE_UNPROCESSED if code == H2E_REFUSED_STREAM else GONE_RESET, code, F_NONE)
         # Of an origin each is the answer to a request, and so no flood.

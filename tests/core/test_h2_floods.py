@@ -1,5 +1,6 @@
 """Floods of HTTP/2 from a client: classes D1 to D13, and the ledger of misbehaviour that ends them."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from h2frames import (
     GET,
     GOAWAY,
     HEADERS,
+    NO_ERROR,
     OK,
     PING,
     POST,
@@ -113,7 +115,35 @@ def test_d1_resets_of_what_was_answered_already() -> None:
     stream = client.ask()
     client.answer(stream)
     steps = client.until_told_to_go(lambda: client.send(rst(stream)), 10_000)
-    assert steps == 501 and client.faults == ["flood_reset"]
+    assert steps == 101 and client.faults == ["flood_reset"]
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.5, 0.7, 0.9, 1])
+def test_d1_spaced_so_that_some_answers_are_quicker(share: float) -> None:
+    """Whether an answer or the reset comes first is chance, and makes no difference."""
+    attacker, rng = Attacker(), random.Random(7)
+
+    def step() -> None:
+        stream = attacker.ask()
+        if rng.random() < share:
+            attacker.answer(stream)
+            attacker.session.all_output()
+        attacker.send(rst(stream))
+
+    attacker.until_told_to_go(step, 100_000)
+    assert 198 <= attacker.opened <= 205 and attacker.faults == ["flood_reset"]
+
+
+def test_d1_an_answer_that_comes_early_makes_no_flood_of_its_client() -> None:
+    """A client of gRPC resets what was answered before it had said everything; so do we, and the two cross."""
+    client = Attacker()
+    for _ in range(2000):
+        stream = client.ask(POST, end=False)
+        client.answer(stream)
+        client.send(rst(stream, NO_ERROR))
+        client.session.all_output()
+        client.pass_time(20)
+    assert not client.session.dead
 
 
 # D2: MadeYouReset
@@ -474,7 +504,7 @@ def test_a_mixture_is_counted_together() -> None:
     """None of it would be too much alone."""
     attacker = Attacker()
     stream = attacker.ask(POST, end=False)
-    answered = attacker.ask()
+    answered = attacker.ask(POST, end=False)
     attacker.answer(answered)
 
     def step() -> None:

@@ -6,13 +6,15 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import cast
 
+import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamReset
 
-from perf.flood import PREFACE, CountingOrigin, streams_of
+from perf.flood import PREFACE, SPACED, CountingOrigin, flood_spaced, streams_of
 from perf.gateways import HERE
 
 
@@ -28,7 +30,8 @@ def test_the_streams_are_good_requests_and_each_is_cancelled() -> None:
     assert all(cast("list[tuple[str, str]]", list(event.headers)) == wanted for event in asked)
 
 
-def test_a_connection_that_is_closed_is_followed_by_another() -> None:
+@pytest.mark.parametrize("gap", [[], ["0.001"]])
+def test_a_connection_that_is_closed_is_followed_by_another(gap: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
 
         def throw_out() -> None:
@@ -39,14 +42,34 @@ def test_a_connection_that_is_closed_is_followed_by_another() -> None:
                     return
                 with sock:
                     sock.recv(1000)
+                    sock.recv(1000)
 
         thread = threading.Thread(target=throw_out, daemon=True)
         thread.start()
-        argv = [sys.executable, str(HERE / "flood.py"), str(listening.getsockname()[1]), "0.3", "1000", "/"]
+        argv = [sys.executable, str(HERE / "flood.py"), str(listening.getsockname()[1]), "0.3", "1000", "/", *gap]
         told = json.loads(subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout)
         listening.shutdown(socket.SHUT_RDWR)
     thread.join(10)
     assert told["connections"] > 1 and told["streams"] > 0
+
+
+def test_spaced_streams_are_cancelled_after_they_were_asked() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        events: list[object] = []
+
+        def listen() -> None:
+            server = H2Connection(H2Configuration(client_side=False))
+            sock, _ = listening.accept()
+            with sock:
+                while len(events) < 4 * SPACED and (came := sock.recv(65536)):
+                    events.extend(each for each in server.receive_data(came) if isinstance(each, RequestReceived | StreamReset))
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        done = flood_spaced(listening.getsockname()[1], 2 * SPACED, "/", 0.01, time.monotonic() + 30)
+        thread.join(10)
+    kinds = [type(each) for each in events]
+    assert done == 2 * SPACED and kinds == ([RequestReceived] * SPACED + [StreamReset] * SPACED) * 2
 
 
 def test_the_origin_counts_what_it_answers() -> None:

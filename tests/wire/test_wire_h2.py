@@ -329,6 +329,19 @@ def test_what_is_not_a_frame_ends_the_connection_with_a_reason(connect: Connect,
         pass
 
 
+def test_who_goes_on_sending_after_the_end_is_cut_off(connect: Connect) -> None:
+    """What comes after the last word is read and dropped so that it can be seen, and not for ever."""
+    wire = connect()
+    client = H2Client(wire)
+    wire.socket.sendall(b"\x00\x00\x05\x00\x01\x00\x00\x00\x00hello")
+    client.wait(h2.events.ConnectionTerminated)
+    sent = 0
+    with pytest.raises(ConnectionError):
+        while sent < 1 << 27:
+            sent += wire.socket.send(bytes(65536))
+    assert sent < 1 << 25
+
+
 def test_a_window_of_a_stream_that_overflows_ends_the_stream_alone(client: H2Client, site: Origin) -> None:
     stream = client.ask("/held")
     held = site.accept()
