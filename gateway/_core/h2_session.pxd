@@ -4,7 +4,8 @@
 # Called by: the connection that reads and writes the socket. Calls: the sink.
 # Whoever calls in sets now_ms first. A frame that is not complete is left to the caller (DATA excepted, which is passed on as it comes).
 # Invariants: window + owed + what waits = size, for the connection's credit and each stream's, whatever ends when; what waits is bounded
-#   by the windows and, beyond `held`, takes credit away from the whole connection; after a fault of the connection nothing is read.
+#   by the windows; beyond `held` of a connection it comes out of what all connections of the worker share, and takes credit away from its
+#   whole connection, fast streams and slow, when that is used up; after a fault of the connection nothing is read.
 #
 # A fault of a stream resets it, a fault of the connection ends it (RFC 9113 §5.4). What no peer does by mistake or in a race (a frame after
 # its own END_STREAM, an increment of 0, a stream that depends on itself) ends the connection although the RFC would have the stream
@@ -28,9 +29,12 @@ cdef struct H2Limits:
     uint32_t table             # bytes of the decoder's table
     uint32_t window            # of each stream
     uint32_t connection_window
-    uint32_t held              # bytes of waiting content, of all streams, up to which the connection's window is kept open
+    uint32_t held              # bytes of waiting content, of all streams, up to which the connection's window is kept open in any case
     uint32_t block_ms          # time in which a field block must be complete, and settings acknowledged
     bint connect               # a server offers extended CONNECT (RFC 8441)
+
+# Bytes of waiting content that the connections of this worker may still have beyond what each may have in any case.
+cdef uint64_t h2_spare
 
 # What the reference page proposes.
 cdef void h2_limits_start(H2Limits *limits) noexcept nogil
@@ -43,7 +47,8 @@ cdef class H2Session(H2Sender):
     cdef Credit credit         # of the connection
     cdef uint32_t granted      # window of a new stream, as the peer knows it
     cdef uint32_t held         # bytes that wait in streams
-    cdef uint32_t withheld     # of the connection's credit, for some of them
+    cdef uint32_t borrowed     # of them, those that came out of h2_spare
+    cdef uint32_t withheld     # of the connection's credit, for some others of them
     cdef uint64_t late         # bytes of content that may still come on streams that we reset: what was left of their windows
     # the DATA frame under way
     cdef uint32_t data_left    # bytes of content
@@ -94,6 +99,7 @@ cdef class H2Session(H2Sender):
     cdef void end_data(self) noexcept
     cdef void take_content(self, const uint8_t *p, size_t n) noexcept
     cdef void deliver(self, H2Stream *stream, const uint8_t *p, size_t n) noexcept
+    cdef uint32_t let_go(self, uint32_t n) noexcept
     cdef void give_back(self, uint32_t n) noexcept
     cdef void give_stream(self, H2Stream *stream, uint32_t n) noexcept
     cdef void end_remote(self, H2Stream *stream) noexcept

@@ -42,6 +42,9 @@ cdef enum:
     TRAILER_LIST = 16384
     LAST_STREAM = 0x7fffffff
     FIRST_STREAMS = 100
+    SPARE = 67108864           # bytes of waiting content that all connections share
+
+h2_spare = SPARE
 
 # Who is told of what a closed session still sees.
 cdef H2Sink NOBODY = H2Sink.__new__(H2Sink)
@@ -70,6 +73,8 @@ cdef void h2_limits_start(H2Limits *limits) noexcept nogil:
 @cython.final
 cdef class H2Session(H2Sender):
     def __dealloc__(self):
+        global h2_spare
+        h2_spare += self.borrowed
         table_clear(&self.decoder.table)
         block_clear(&self.block)
 
@@ -293,6 +298,7 @@ cdef class H2Session(H2Sender):
                 self.end_remote(stream)
 
     cdef void take_content(self, const uint8_t *p, size_t n) noexcept:
+        global h2_spare
         cdef H2Stream *stream = stream_find(&self.streams, self.data_id) if self.data_id else NULL
         if stream == NULL or stream.refused:
             if stream != NULL:
@@ -308,9 +314,12 @@ cdef class H2Session(H2Sender):
             return
         self.held += <uint32_t> n
         if self.held > self.limits.held:
-            self.withheld += <uint32_t> n
-        else:
-            self.give_back(<uint32_t> n)
+            if n > h2_spare:
+                self.withheld += <uint32_t> n
+                return
+            h2_spare -= n
+            self.borrowed += <uint32_t> n
+        self.give_back(<uint32_t> n)
 
     cdef void deliver(self, H2Stream *stream, const uint8_t *p, size_t n) noexcept:
         cdef uint32_t id = stream.id
@@ -318,6 +327,17 @@ cdef class H2Session(H2Sender):
         stream = stream_find(&self.streams, id)
         if stream != NULL:
             self.give_stream(stream, <uint32_t> n)
+
+    cdef uint32_t let_go(self, uint32_t n) noexcept:
+        """So many bytes wait no longer. How much of the connection's credit was withheld for them."""
+        global h2_spare
+        cdef uint32_t back = min(n, self.withheld)
+        cdef uint32_t lent = min(n - back, self.borrowed)
+        self.held -= n
+        self.withheld -= back
+        self.borrowed -= lent
+        h2_spare += lent
+        return back
 
     cdef void give_back(self, uint32_t n) noexcept:
         """Credit of the connection."""
@@ -340,10 +360,7 @@ cdef class H2Session(H2Sender):
 
     cdef void release(self, H2Stream *stream, bint by_us) noexcept:
         """What a stream holds when it ends is nobody's any more: its credit goes back to the connection (class D13)."""
-        cdef uint32_t n = <uint32_t> stream.held.size
-        cdef uint32_t back = min(n, self.withheld)
-        self.held -= n
-        self.withheld -= back
+        cdef uint32_t back = self.let_go(<uint32_t> stream.held.size)
         if by_us and not stream.remote_done and stream.credit.window > 0:
             self.late += <uint32_t> stream.credit.window
         if back and not self.dead:
@@ -373,9 +390,7 @@ cdef class H2Session(H2Sender):
             queue.tail = block
             queue.size = n
             block.next = NULL
-            self.held -= n
-            back = min(n, self.withheld)
-            self.withheld -= back
+            back = self.let_go(n)
             self.deliver(stream, block.data + block.start, n)
             out_clear(&queue)
             if back:

@@ -6,6 +6,9 @@ from typing import Any, final
 Pairs = Sequence[tuple[bytes, bytes]]
 Event = tuple[Any, ...]
 
+def set_spare(n: int) -> int:
+    """What waiting content all sessions of this process may share, in bytes; what it was."""
+
 @final
 class Session:
     """One session and the bytes around it. limits: members of H2Limits by name, those of its head included."""

@@ -12,6 +12,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from gateway._core.buf cimport Block, out_consume
 from gateway._core.faults cimport fault_name
+from gateway._core cimport h2_session
 from gateway._core.h2_session cimport H2Limits, H2Session, h2_limits_start
 from gateway._core.h2_sink cimport BLOCK_REQUEST, BLOCK_TRAILERS, H2Sink
 from gateway._core.h2_stream cimport NO_LENGTH, H2Stream, stream_find
@@ -20,6 +21,13 @@ from gateway._core.tokens cimport method_of, token_of
 from gateway._core.types cimport FRAME_LENGTH, FRAME_NONE, FRAME_STREAM, uint8_t, uint32_t, uint64_t
 
 cdef tuple HOW = ("", "done", "ours", "reset", "unprocessed", "fault", "broken")
+
+
+def set_spare(uint64_t n):
+    """What all sessions of this process share; what it was."""
+    cdef uint64_t before = h2_session.h2_spare
+    h2_session.h2_spare = n
+    return before
 
 
 cdef object name_of(int fault):
@@ -328,6 +336,7 @@ cdef class Session:
             "window": session.credit.window,
             "held": session.held,
             "withheld": session.withheld,
+            "borrowed": session.borrowed,
             "late": session.late,
             "out": session.out.size,
             "last_id": session.last_id,
@@ -369,7 +378,7 @@ cdef class Session:
                 raise AssertionError(f"stream {stream.id}: its pace is looked at for nothing, or not at all")
             if stream.remote_done and stream.local_done and not stream.end_due:
                 raise AssertionError(f"stream {stream.id} is over and still there")
-        if count != session.streams.count or held != session.held or session.withheld > session.held:
+        if count != session.streams.count or held != session.held or session.withheld + session.borrowed > session.held:
             raise AssertionError("streams or what they hold are counted wrong")
         for urgency in range(8):
             stream = session.streams.rings[urgency]

@@ -1,7 +1,10 @@
 """Content that comes in over HTTP/2: windows, credit, what waits for its reader; RFC 9113 §6.1 and §6.9, class D13."""
 
+import gc
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from h2client import Client
 from h2frames import (
     ACK,
@@ -21,6 +24,10 @@ from h2frames import (
     settings,
     update,
 )
+
+from gateway._core.h2probe import set_spare
+
+SPARE = 64 << 20
 
 # §6.1 and §6.9: content and windows
 
@@ -204,7 +211,71 @@ def test_a_paused_stream_gets_no_window_and_the_others_do() -> None:
     assert sum(answer.number for answer in client.answers() if answer.stream == 1) > 32768
 
 
-def test_what_all_streams_hold_is_bounded_by_the_connections_window() -> None:
+@pytest.fixture
+def spare() -> Iterator[int]:
+    """What all sessions share; it is whole again when the test is over."""
+    gc.collect()
+    before = set_spare(SPARE)
+    assert before == SPARE
+    yield SPARE
+    gc.collect()
+    assert set_spare(SPARE) == SPARE
+
+
+def fill(client: Client, streams: int) -> None:
+    """So many uploads that nobody reads, as far as their windows go."""
+    for stream in range(1, 2 * streams, 2):
+        client.ask(stream, POST, end=False)
+        client.session.pause(stream)
+        for _ in range(16):
+            if client.session.facts()["window"] >= 16384:
+                client.send(data(stream, b"x" * 16384))
+
+
+def test_slow_streams_do_not_block_another(spare: int) -> None:
+    """Not ten of them, not all that there may be: their content is kept, and the connection's window stays open."""
+    client = Client()
+    fill(client, 99)
+    facts = client.session.facts()
+    assert facts["held"] == 99 * 262144 and facts["withheld"] == 0 and facts["borrowed"] == facts["held"] - (1 << 20)
+    client.ask(199, POST, end=False)
+    for _ in range(640):
+        client.send(data(199, b"y" * 16384))
+    assert sum(len(event[2]) for event in client.events if event[0] == "data") == 640 * 16384
+    for stream in range(1, 99, 2):
+        client.session.resume(stream)
+    for stream in range(99, 199, 2):
+        client.session.reset(stream)
+    facts = client.session.facts()
+    assert (facts["held"], facts["withheld"], facts["borrowed"]) == (0, 0, 0)
+    assert set_spare(spare) == spare
+
+
+def test_what_is_shared_can_be_used_up_and_is_given_back(spare: int) -> None:
+    """Then each connection has its own part and no more; what one gives back another may have."""
+    set_spare(1 << 20)
+    greedy, late = Client(), Client()
+    fill(greedy, 20)
+    assert greedy.session.facts()["borrowed"] == 1 << 20
+    assert greedy.session.facts()["withheld"] + greedy.session.facts()["window"] == 1 << 20
+    fill(late, 4)
+    assert late.session.facts()["withheld"] == 0
+    late.ask(21, POST, end=False)
+    late.session.pause(21)
+    late.send(data(21, b"x" * 16384))
+    assert (late.session.facts()["withheld"], late.session.facts()["borrowed"]) == (16384, 0)
+    del greedy
+    gc.collect()
+    late.send(data(21, b"x" * 16384))
+    assert (late.session.facts()["withheld"], late.session.facts()["borrowed"]) == (16384, 16384)
+    late.session.resume(21)
+    assert late.session.facts()["withheld"] == late.session.facts()["borrowed"] == 0
+    assert set_spare(SPARE) == 1 << 20
+    del late
+
+
+def test_what_all_streams_hold_is_bounded_by_the_connections_window(spare: int) -> None:
+    set_spare(0)
     client = Client(window=65535, connection_window=100000, held=50000)
     for stream in range(1, 21, 2):
         client.ask(stream, POST, end=False)
@@ -221,6 +292,7 @@ def test_what_all_streams_hold_is_bounded_by_the_connections_window() -> None:
         client.session.resume(stream)
     facts = client.session.facts()
     assert (facts["held"], facts["withheld"]) == (0, 0)
+    set_spare(SPARE)
 
 
 def test_pausing_again_while_delivering() -> None:
