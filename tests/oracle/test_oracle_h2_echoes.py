@@ -1,7 +1,7 @@
 """Ten streams of one connection that echo what they hear, with readers that stop at random: none stalls, none holds up another.
 
 Our session is the server, with the back-pressure of a gateway before an echoing origin: whoever has too much to say stops listening
-until it has said it. The h2 library is the client, which sends as far as its windows go and gives windows back when it likes, to one
+until it has said it. The h2 library is the client, which sends as far as its windows go and gives windows back as it likes, to one
 stream more eagerly than to another. GW_SIM_SEED repeats one run, GW_SIM_RUNS makes more.
 """
 
