@@ -109,6 +109,10 @@ cdef class Dial(Pollable):
             self.lost(LOSS_UNSENT if self.fd < 0 else LOSS_CONNECT)
 
     cdef void on_timer(self, Timer *timer) noexcept:
+        if self.state == DIAL_HANDSHAKE:
+            self.endpoint.trouble = b"tls_handshake_timeout"
+        else:
+            self.endpoint.trouble = b"connect_timeout"
         self.lost(LOSS_CONNECT_TIMEOUT)
 
     cdef void on_connected(self, uint32_t events) noexcept:

@@ -612,7 +612,7 @@ cdef class Exchange(Flow):
         if loss == LOSS_CONNECT or loss == LOSS_UNSENT:
             self.reply(503, FLAG_UF, b"connect_failed")
         elif loss == LOSS_CONNECT_TIMEOUT:
-            self.reply(503, FLAG_UF, b"connect_timeout")
+            self.reply(503, FLAG_UF, self.endpoint.trouble)
         elif loss == LOSS_TLS:
             self.reply(502, FLAG_UF, self.detail)
         elif loss == LOSS_TIMEOUT:

@@ -36,7 +36,7 @@ cdef class Endpoint:
     cdef bint is_mux       # its connections carry many leases at once; none idles, and they stand in muxes
     cdef list muxes
     cdef SSL_SESSION *session  # of the last TLS connection, to resume; NULL: none
-    cdef const char *trouble   # why the last handshake failed; static text
+    cdef const char *trouble   # why the last handshake failed, or what the last dial waited for too long; static text
     cdef object queue      # deque of (Flow, ticket)
 
     @staticmethod

@@ -49,17 +49,25 @@ cdef struct Tls:
     bint is_open           # the handshake is done
     bint is_shut           # close_notify was sent
 
+cdef enum:
+    STAPLES = 4            # kinds of keys that TLS knows: RSA, ECDSA, Ed25519, Ed448
+
+cdef struct Staple:
+    const void *certificate    # OpenSSL's, in the SSL_CTX; only compared
+    const uint8_t *der     # of the response that is stapled to it
+    size_t n
+
 cdef struct Shown:         # what OpenSSL's callbacks get; lives in a Credential
     const uint8_t *alpn    # protocols in order of preference, each with its length before it
     size_t alpn_n
-    const uint8_t *ocsp    # DER of the response that is stapled
-    size_t ocsp_n
+    Staple staples[STAPLES]
+    int staples_n
 
 cdef class Credential:     # one SSL_CTX of a listener; whoever makes a handshake with it holds it until that is over
     cdef SSL_CTX *ctx
     cdef object owner      # the pyOpenSSL Context; belongs to this one alone
     cdef bytes alpn
-    cdef bytes ocsp
+    cdef list ocsp         # what the staples point into
     cdef Shown shown
 
 cdef class ServerTLS:      # what a listener shows to clients; immutable

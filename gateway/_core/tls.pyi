@@ -11,11 +11,18 @@ def attach() -> str:
 class ServerTLS:
     """What a listener shows to its clients; immutable."""
 
-    def __init__(self, contexts: Sequence[tuple[Sequence[bytes], int, object, bytes]], *, asks_client: bool, alpn: bytes) -> None:
+    def __init__(
+        self,
+        contexts: Sequence[tuple[Sequence[bytes], int, object, Sequence[tuple[int, bytes]]]],
+        *,
+        asks_client: bool,
+        alpn: bytes,
+    ) -> None:
         """contexts: (names, address, owner, ocsp). names: of the certificate, lower case, "*.x" for wildcards. address: of an
-        SSL_CTX that no other ServerTLS has; owner: what keeps it alive. ocsp: DER of the response to staple, or empty. The first
-        context is the default. asks_client: whether clients may show a certificate. alpn: the protocols in order of preference,
-        each with its length before it (RFC 7301). Raises ValueError for no context, or one that is in use.
+        SSL_CTX that no other ServerTLS has; owner: what keeps it alive. ocsp: (address of a certificate of the context, DER of the
+        response to staple to it), at most one for each kind of key. The first context is the default. asks_client: whether clients
+        may show a certificate. alpn: the protocols in order of preference, each with its length before it (RFC 7301). Raises
+        ValueError for no context, one that is in use, or too many responses.
         """
 
 class ClientTLS:

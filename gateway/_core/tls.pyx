@@ -53,6 +53,7 @@ cdef void (*SSL_get0_alpn_selected)(SSL *, const uint8_t **, unsigned int *) noe
 cdef int (*SSL_session_reused)(SSL *) noexcept nogil
 cdef const char *(*SSL_get_version)(SSL *) noexcept nogil
 cdef void *(*SSL_get_peer_certificate)(SSL *) noexcept nogil
+cdef void *(*SSL_get_certificate)(const SSL *) noexcept nogil
 cdef int (*i2d_X509_bio)(BIO *, void *) noexcept nogil
 cdef void (*X509_free)(void *) noexcept nogil
 cdef long (*SSL_get_verify_result)(SSL *) noexcept nogil
@@ -98,6 +99,7 @@ cdef dict SLOTS = {
     "SSL_session_reused": <uintptr_t> &SSL_session_reused,
     "SSL_get_version": <uintptr_t> &SSL_get_version,
     "SSL_get_peer_certificate": <uintptr_t> &SSL_get_peer_certificate,
+    "SSL_get_certificate": <uintptr_t> &SSL_get_certificate,
     "i2d_X509_bio": <uintptr_t> &i2d_X509_bio,
     "X509_free": <uintptr_t> &X509_free,
     "SSL_get_verify_result": <uintptr_t> &SSL_get_verify_result,
@@ -177,33 +179,44 @@ cdef int select_protocol(
 
 
 cdef int staple(SSL *ssl, void *arg) noexcept nogil:
-    """The OCSP response beside the certificate (RFC 6066 §8)."""
+    """The OCSP response beside the certificate (RFC 6066 §8), which has been chosen by now: of two kinds of keys, say."""
     cdef Shown *shown = <Shown *> arg
+    cdef const void *certificate = SSL_get_certificate(ssl)
     cdef void *copy
-    if shown.ocsp_n == 0:
-        return CALLBACK_NOTHING
-    copy = OPENSSL_malloc(shown.ocsp_n)
-    if copy == NULL:
-        return CALLBACK_NOTHING
-    memcpy(copy, shown.ocsp, shown.ocsp_n)
-    # the SSL owns the copy from now on
-    SSL_set_tlsext_status_ocsp_resp(ssl, <uint8_t *> copy, <int> shown.ocsp_n)
-    return CALLBACK_OK
+    cdef int i
+    for i in range(shown.staples_n):
+        if shown.staples[i].certificate != certificate:
+            continue
+        copy = OPENSSL_malloc(shown.staples[i].n)
+        if copy == NULL:
+            break
+        memcpy(copy, shown.staples[i].der, shown.staples[i].n)
+        # the SSL owns the copy from now on
+        SSL_set_tlsext_status_ocsp_resp(ssl, <uint8_t *> copy, <int> shown.staples[i].n)
+        return CALLBACK_OK
+    return CALLBACK_NOTHING
 
 
 cdef class Credential:
     def __init__(self, address, owner, alpn, ocsp):
+        cdef bytes der
         attach()
         if address in owned:
             raise ValueError("this context belongs to another listener or name already")
         self.ctx = <SSL_CTX *> <uintptr_t> int(address)
         self.owner = owner
         self.alpn = alpn
-        self.ocsp = ocsp
+        self.ocsp = list(ocsp)
         self.shown.alpn = <const uint8_t *> <const char *> self.alpn
         self.shown.alpn_n = <size_t> len(self.alpn)
-        self.shown.ocsp = <const uint8_t *> <const char *> self.ocsp
-        self.shown.ocsp_n = <size_t> len(self.ocsp)
+        if len(self.ocsp) > STAPLES:
+            raise ValueError("more OCSP responses than kinds of keys")
+        for certificate, response in self.ocsp:
+            der = response
+            self.shown.staples[self.shown.staples_n].certificate = <const void *> <uintptr_t> int(certificate)
+            self.shown.staples[self.shown.staples_n].der = <const uint8_t *> <const char *> der
+            self.shown.staples[self.shown.staples_n].n = <size_t> len(der)
+            self.shown.staples_n += 1
         owned.add(address)
         SSL_CTX_set_mode(self.ctx, RELEASE_BUFFERS)
         SSL_CTX_set_alpn_select_cb(self.ctx, select_protocol, &self.shown)

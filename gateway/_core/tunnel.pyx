@@ -476,10 +476,10 @@ cdef class Tunnel(Flow):
             self.cluster.series.retries += 1
             self.pick()
             return
-        if loss == LOSS_TLS and self.endpoint.trouble != NULL:
+        if (loss == LOSS_TLS or loss == LOSS_CONNECT_TIMEOUT) and self.endpoint.trouble != NULL:
             self.fail(FLAG_UF, self.endpoint.trouble, ALERT_INTERNAL_ERROR)
         else:
-            self.fail(FLAG_UF, b"connect_timeout" if loss == LOSS_CONNECT_TIMEOUT else b"connect_failed", ALERT_INTERNAL_ERROR)
+            self.fail(FLAG_UF, b"connect_failed", ALERT_INTERNAL_ERROR)
 
     cdef void on_upstream(self, Upstream upstream) noexcept:
         cdef RawDownstream down = self.down

@@ -54,3 +54,4 @@ class ClusterTLS(Part, frozen=True):
         tuple[str, ...], Doc("Names, addresses or URIs of which the certificate must carry one, instead of serverName")
     ] = ()
     client_certificate: KeyPair | None = None
+    crl: Annotated[str, Doc("File with the revocation lists of those authorities, PEM; empty: none is asked")] = ""

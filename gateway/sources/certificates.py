@@ -213,6 +213,7 @@ class _Looking:
                 bundle = self._bundle((*path, "ca"), system, read=system_authorities)
             else:
                 bundle = self._bundle((*path, "ca"), place.directory / tls.ca)
+            lists = self._lists(tls.crl, path, place.directory, bundle, "endpoint")
             pair = None
             if tls.client_certificate is not None:
                 chain, pair = self._pair(tls.client_certificate, (*path, "clientCertificate"), place.directory)
@@ -228,6 +229,7 @@ class _Looking:
             names=tls.subject_alt_names,
             pair=pair,
             alpn=OFFERED[cluster.protocol],
+            **lists,
         )
 
     def _leave_out(self, key: str, name: str) -> None:
@@ -310,28 +312,27 @@ class _Looking:
         hostname = normal_hostname(listener.hostname)
         if hostname and not any(intersect_hostnames(hostname, name) is not None for name in names):
             self._warn(path, f"none of them carries a name of the listener's hostname '{hostname}'")
-        kinds: dict[str, set[str]] = {}
-        for pair in side.pairs:
-            for name in pair.names:
-                kinds.setdefault(name, set()).add(pair.kind)
-        if any(pair.ocsp and any(len(kinds[name]) > 1 for name in pair.names) for pair in side.pairs):
-            self._warn(path, "no OCSP response is stapled for a name that has certificates with two kinds of keys")
 
     # ---- authorities ----
 
     def _clients(self, client: ClientCertificate, path: KeyPath, base: Path) -> dict[str, Any]:
         bundle = self._bundle((*path, "ca"), base / client.ca)
         found: dict[str, Any] = {"ca": bundle.digest, "requires": client.mode == "require", "depth": client.depth}
-        if client.crl:
-            file = base / client.crl
-            lists: Lists = self._read("crl", path, {"crl": file}, lambda crl: read_lists("crl", crl))
-            if lists.next_update is not None and not self._is_ahead(lists.next_update):
-                since = day(lists.next_update)
-                self._warn((*path, "crl"), f"{file}: out of date since {since}; clients of its authority are refused")
-            if not bundle.subjects & lists.issuers:
-                self._warn((*path, "crl"), f"{file}: has no list of any authority of 'ca'; every client is refused")
-            found |= {"crl": lists.pem, "crl_for_all": bundle.issuers <= lists.issuers}
-        return found
+        return found | self._lists(client.crl, path, base, bundle, "client")
+
+    def _lists(self, name: str, path: KeyPath, base: Path, bundle: Bundle, whose: str) -> dict[str, Any]:
+        """The revocation lists of a bundle's authorities, for a ServerSide or ClientSide; nothing when no file is named."""
+        if not name:
+            return {}
+        file = base / name
+        lists: Lists = self._read("crl", path, {"crl": file}, lambda crl: read_lists("crl", crl))
+        if lists.next_update is not None and not self._is_ahead(lists.next_update):
+            since = day(lists.next_update)
+            self._warn((*path, "crl"), f"{file}: out of date since {since}; {whose}s of its authority are refused")
+        # Of the system's authorities nothing is known here, so that each certificate is looked up on its own.
+        if bundle.subjects and not bundle.subjects & lists.issuers:
+            self._warn((*path, "crl"), f"{file}: has no list of any authority of 'ca'; every {whose} is refused")
+        return {"crl": lists.pem, "crl_for_all": bool(bundle.issuers) and bundle.issuers <= lists.issuers}
 
     def _bundle(self, path: KeyPath, file: Path, read: Callable[[str, bytes], Bundle] = read_bundle) -> Bundle:
         key = str(path[-1])

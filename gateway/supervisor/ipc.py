@@ -79,6 +79,10 @@ class ClientSide(msgspec.Struct, frozen=True):
     """Hosts, addresses and URIs of which the certificate must carry one, instead of both."""
     pair: Pair | None = None
     alpn: tuple[str, ...] = ()
+    crl: bytes = b""
+    """PEM."""
+    crl_for_all: bool = False
+    """As of a listener."""
 
 
 class Message(msgspec.Struct, tag_field="type", array_like=False):

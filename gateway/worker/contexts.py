@@ -38,23 +38,24 @@ PARTIAL_CHAIN = 0x80000
 CRL_CHECK = 0x4
 CRL_CHECK_ALL = 0x8
 
-Named = tuple[tuple[str, ...], SSL.Context, bytes]
+Staples = list[tuple[int, bytes]]
+"""Address of a certificate in a context, and the OCSP response to staple to it."""
+Named = tuple[tuple[str, ...], SSL.Context, Staples]
 
 
 def server_contexts(side: ServerSide, authorities: bytes) -> Iterator[Callable[[], Named]]:
-    """Makers of a listener's contexts, each with its names and the OCSP response to staple; the first is the default.
+    """Makers of a listener's contexts, each with its names and the OCSP responses to staple; the first is the default.
 
     A maker takes a millisecond or so, so that a loop can turn between two. It raises SSL.Error for what OpenSSL does not take.
     authorities: PEM of those who may have signed clients' certificates.
     """
     for names, pairs in arrange(side.pairs):
-        # A response speaks of one certificate, and which of two a client gets is known in the handshake alone.
-        ocsp = pairs[0].ocsp if len(pairs) == 1 else b""
-        yield functools.partial(_named, names, side, pairs, authorities, ocsp)
+        yield functools.partial(_named, names, side, pairs, authorities)
 
 
-def _named(names: tuple[str, ...], side: ServerSide, pairs: tuple[Pair, ...], authorities: bytes, ocsp: bytes) -> Named:
-    return names, _server_context(side, pairs, authorities), ocsp
+def _named(names: tuple[str, ...], side: ServerSide, pairs: tuple[Pair, ...], authorities: bytes) -> Named:
+    context, staples = _server_context(side, pairs, authorities)
+    return names, context, staples
 
 
 def arrange(pairs: Sequence[Pair]) -> list[tuple[tuple[str, ...], tuple[Pair, ...]]]:
@@ -76,7 +77,7 @@ def arrange(pairs: Sequence[Pair]) -> list[tuple[tuple[str, ...], tuple[Pair, ..
     return [(tuple(shown.get(together, ())), tuple(pairs[number] for number in together)) for together in order]
 
 
-def _server_context(side: ServerSide, pairs: Sequence[Pair], authorities: bytes) -> SSL.Context:
+def _server_context(side: ServerSide, pairs: Sequence[Pair], authorities: bytes) -> tuple[SSL.Context, Staples]:
     context = _context(SSL.TLS_SERVER_METHOD, side.min_version)
     options = SSL.OP_CIPHER_SERVER_PREFERENCE | PRIORITIZE_CHACHA
     context.set_options(options if side.tickets else options | SSL.OP_NO_TICKET)
@@ -84,27 +85,27 @@ def _server_context(side: ServerSide, pairs: Sequence[Pair], authorities: bytes)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(SESSION_ID)
     context.set_timeout(SESSION_SECONDS)
+    staples: Staples = []
     for pair in pairs:
         _use_pair(context, pair)
+        if pair.ocsp:
+            staples.append((_certificate_of(context), pair.ocsp))
     if side.ca:
         mode = SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE
         context.set_verify(mode | SSL.VERIFY_FAIL_IF_NO_PEER_CERT if side.requires else mode)
         context.set_verify_depth(side.depth)
-        flags = PARTIAL_CHAIN
-        if side.crl:
-            flags |= CRL_CHECK | CRL_CHECK_ALL if side.crl_for_all else CRL_CHECK
-        _trust(context, authorities + side.crl, flags)
+        _trust(context, authorities, side.crl, side.crl_for_all)
         with _memory_file(authorities) as path:
             context.load_client_ca(path.encode())
-    return context
+    return context, staples
 
 
-def client_context(authorities: bytes, pair: Pair | None) -> SSL.Context:
+def client_context(authorities: bytes, pair: Pair | None, crl: bytes = b"", crl_for_all: bool = False) -> SSL.Context:
     """How endpoints are spoken to; always verifies. Raises SSL.Error for what OpenSSL does not take."""
     context = _context(SSL.TLS_CLIENT_METHOD, "1.2")
     context.set_session_cache_mode(SSL.SESS_CACHE_CLIENT | SSL.SESS_CACHE_NO_INTERNAL)
     context.set_verify(SSL.VERIFY_PEER)
-    _trust(context, authorities, PARTIAL_CHAIN)
+    _trust(context, authorities, crl, crl_for_all)
     if pair is not None:
         _use_pair(context, pair)
     return context
@@ -141,9 +142,22 @@ def _use_pair(context: SSL.Context, pair: Pair) -> None:
         context.use_privatekey_file(path)
 
 
-def _trust(context: SSL.Context, authorities: bytes, flags: int) -> None:
-    """Whoever stands in the bundle is trusted, whether a root or not."""
-    with _memory_file(authorities) as path:
+def _certificate_of(context: SSL.Context) -> int:
+    """Address of the certificate that the context was given last: in a handshake that shows it, it is the connection's too."""
+    # Not a Connection of pyOpenSSL, after which the context would take no further pair.
+    connection = _openssl.lib.SSL_new(context._context)
+    try:
+        return int(_openssl.ffi.cast("uintptr_t", _openssl.lib.SSL_get_certificate(connection)))
+    finally:
+        _openssl.lib.SSL_free(connection)
+
+
+def _trust(context: SSL.Context, authorities: bytes, crl: bytes, crl_for_all: bool) -> None:
+    """Whoever stands in the bundle is trusted, whether a root or not; with lists, unless a list names the certificate shown."""
+    flags = PARTIAL_CHAIN
+    if crl:
+        flags |= CRL_CHECK | CRL_CHECK_ALL if crl_for_all else CRL_CHECK
+    with _memory_file(authorities + crl) as path:
         context.load_verify_locations(path)
     store = context.get_cert_store()
     assert store is not None

@@ -41,8 +41,8 @@ class Desk:
         self._servers: dict[int, ServerTLS] = {}
         self._clients: dict[int, ClientTLS] = {}
         self._in_use: tuple[set[int], set[int]] = (set(), set())
-        # Clusters with the same authorities and the same certificate share a context: those of a system are 150 certificates.
-        self._contexts: weakref.WeakValueDictionary[tuple[str, Pair | None], SSL.Context] = weakref.WeakValueDictionary()
+        # Clusters with the same authorities, lists and certificate share a context: those of a system are 150 certificates.
+        self._contexts: weakref.WeakValueDictionary[tuple[str, Pair | None, bytes], SSL.Context] = weakref.WeakValueDictionary()
         engine.set_certificate_reader(forwarded_value)
 
     async def prepare(self, order: TLS) -> list[tuple[int, str]]:
@@ -91,10 +91,10 @@ class Desk:
         return ServerTLS(contexts, asks_client=bool(side.ca), alpn=wire_protocols(PROTOCOLS))
 
     def _client(self, side: ClientSide, bundles: dict[str, bytes]) -> ClientTLS:
-        key = (side.ca, side.pair)
+        key = (side.ca, side.pair, side.crl)
         context = self._contexts.get(key)
         if context is None:
-            context = self._contexts[key] = client_context(bundles[side.ca], side.pair)
+            context = self._contexts[key] = client_context(bundles[side.ca], side.pair, side.crl, side.crl_for_all)
         return ClientTLS(
             address_of(context),
             context,
@@ -148,7 +148,8 @@ def identity_of(side: ClientSide) -> bytes:
     digest = hashlib.sha256()
     pair = (side.pair.chain, side.pair.key) if side.pair is not None else ()
     texts = (side.ca, side.server_name, side.address, *side.alpn, "", *side.names)
-    for part in (*(text.encode() for text in texts), *pair):
+    # A list that changes makes another identity: who was let in by the old one, or resumes, is verified again.
+    for part in (*(text.encode() for text in texts), side.crl, *pair):
         digest.update(len(part).to_bytes(4, "big") + part)
     return digest.digest()
 

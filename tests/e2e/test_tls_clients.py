@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from faulty import Origin
 from gateway_process import Gateway
 from pki import Authority, days, write_pair
@@ -28,6 +29,7 @@ listeners:
         - {{cert: tls/web-rsa.crt, key: tls/web-rsa.key}}
         - {{cert: tls/star.crt, key: tls/star.key}}
         - {{cert: tls/stapled.crt, key: tls/stapled.key, ocsp: tls/stapled.ocsp}}
+        - {{cert: tls/stapled-rsa.crt, key: tls/stapled-rsa.key, ocsp: tls/stapled-rsa.ocsp}}
   - name: modern
     address: 127.0.0.2:0
     protocol: HTTPS
@@ -97,9 +99,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     write_pair(files, "web", web.issue("web.test"))
     write_pair(files, "web-rsa", root.issue("web.test", rsa=True))
     write_pair(files, "star", root.issue("*.star.test"))
-    stapled = root.issue("stapled.test")
-    write_pair(files, "stapled", stapled)
-    (files / "stapled.ocsp").write_bytes(root.answer(stapled))
+    for name in ("stapled", "stapled-rsa"):
+        stapled = root.issue("stapled.test", rsa=name == "stapled-rsa")
+        write_pair(files, name, stapled)
+        (files / f"{name}.ocsp").write_bytes(root.answer(stapled))
     for name, authority in {"root": root, "clients": clients}.items():
         (files / f"{name}.crt").write_bytes(authority.pem)
     revoked = clients.issue("revoked@clients.test")
@@ -171,8 +174,19 @@ def test_no_protocol_in_common_ends_the_handshake(house: House) -> None:
 
 
 def test_a_response_about_revocation_is_stapled_where_there_is_one(house: House) -> None:
-    said = s_client(house.at(), "-CAfile", str(house.ca), "-status", name="stapled.test")
-    assert said.value(r"OCSP Response Status: (\w+)") == "successful" and said.value(r"Cert Status: (\w+)") == "good"
+    def stapled(*options: str) -> int:
+        said = s_client(house.at(), "-CAfile", str(house.ca), "-status", *options, name="stapled.test")
+        assert said.value(r"OCSP Response Status: (\w+)") == "successful" and said.value(r"Cert Status: (\w+)") == "good"
+        return int(said.value(r"Serial Number: ([0-9A-F]+)"), 16)
+
+    def serial(name: str) -> int:
+        return x509.load_pem_x509_certificate((house.files / f"{name}.crt").read_bytes()).serial_number
+
+    # Each kind of certificate brings the response that speaks of it, in both versions.
+    assert stapled("-sigalgs", "ECDSA+SHA256") == serial("stapled")
+    assert stapled("-sigalgs", "RSA-PSS+SHA256") == serial("stapled-rsa")
+    assert stapled("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256") == serial("stapled")
+    assert stapled("-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256") == serial("stapled-rsa")
     assert "OCSP response: no response sent" in house.ask("-status").text
 
 

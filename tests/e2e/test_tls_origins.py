@@ -82,6 +82,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "expired": AUTHORITY.issue("site.test", not_before=days(-9), not_after=days(-1)),
         "early": AUTHORITY.issue("site.test", not_before=days(1), not_after=days(9)),
         "unknown": OTHER.issue("site.test"),
+        "revoked": AUTHORITY.issue("site.test"),
     }
     for name, leaf in leaves.items():
         write_pair(home / "tls", name, leaf)
@@ -90,6 +91,8 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_pair(home / "tls", "gateway", OTHER.issue("gateway@isthmus.test", common_name="the-gateway"))
     (home / "tls" / "gateway-ca.crt").write_bytes(OTHER.pem)
     (home / "tls" / "ca.crt").write_bytes(AUTHORITY.pem)
+    (home / "tls" / "ca.crl").write_bytes(AUTHORITY.revoke(leaves["revoked"]))
+    (home / "tls" / "other.crl").write_bytes(OTHER.revoke())
     servers = [
         NGINX_SERVER.format(
             home=home,
@@ -130,6 +133,10 @@ def before_nginx(nginx: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "unlisted": cluster("good", subjectAltNames="[other.test, example.test]"),
         "numbered": cluster("address", serverName="192.0.2.1"),
         "misnumbered": cluster("address", serverName="192.0.2.2"),
+        "asked": cluster("good", crl=f"{nginx}/tls/ca.crl"),
+        "unasked": cluster("revoked"),
+        "revoked": cluster("revoked", crl=f"{nginx}/tls/ca.crl"),
+        "unlisted-issuer": cluster("good", crl=f"{nginx}/tls/other.crl"),
     }
     path = tmp_path_factory.mktemp("before-nginx") / "gateway.yaml"
     path.write_text(gateway_text(clusters))
@@ -169,6 +176,11 @@ def test_nginx_is_verified_by_other_names_and_by_address(before_nginx: Gateway) 
 
 
 @needs("nginx")
+def test_nginx_is_looked_up_in_a_revocation_list_where_there_is_one(before_nginx: Gateway) -> None:
+    assert fetch(before_nginx, "asked")[0] == fetch(before_nginx, "unasked")[0] == 200
+
+
+@needs("nginx")
 @pytest.mark.parametrize(
     ("name", "detail"),
     {
@@ -179,6 +191,8 @@ def test_nginx_is_verified_by_other_names_and_by_address(before_nginx: Gateway) 
         "selfsigned": "tls_certificate_self_signed",
         "unlisted": "tls_certificate_wrong_name",
         "misnumbered": "tls_certificate_wrong_name",
+        "revoked": "tls_certificate_revoked",
+        "unlisted-issuer": "tls_no_revocation_list",
     }.items(),
 )
 def test_nginx_with_a_bad_certificate_is_502_whose_reason_is_in_the_log_alone(

@@ -45,7 +45,12 @@ def server_context(*names: str, clients: trustme.CA | None = None, **how: Any) -
 def server_tls(
     *contexts: tuple[tuple[str, ...], SSL.Context], asks_client: bool = False, ocsp: bytes = b"", alpn: bytes = HTTP1
 ) -> ServerTLS:
-    rows = [([name.encode() for name in names], address(context), context, ocsp) for names, context in contexts]
+    """ocsp: stapled to the last certificate of each context."""
+    rows = []
+    for names, context in contexts:
+        shown = _openssl.lib.SSL_get_certificate(SSL.Connection(context)._ssl)
+        staples = [(int(_openssl.ffi.cast("uintptr_t", shown)), ocsp)] if ocsp else []
+        rows.append(([name.encode() for name in names], address(context), context, staples))
     return ServerTLS(rows, asks_client=asks_client, alpn=alpn)
 
 

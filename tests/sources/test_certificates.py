@@ -144,6 +144,32 @@ def test_revocation_lists_that_refuse_more_than_meant_are_told(base: Path) -> No
     assert "has no list of any authority" in said(loaded, base)[0] and not loaded.secured.listeners["web"].crl_for_all
 
 
+def test_endpoints_are_looked_up_in_revocation_lists_too(base: Path) -> None:
+    text = TEXT.replace("ca: tls/ca.crt, ", "ca: tls/ca.crt, crl: tls/ca.crl, ")
+    crl = base / "tls" / "ca.crl"
+    loaded = look(base, text=text)
+    assert loaded.left_out == {("clusters", "app")}, "nobody is reached unasked"
+    assert said(loaded, base) == [f"a.yaml:12: clusters[0].tls.crl: tls/ca.crl: {GONE}; the cluster is left out"]
+    crl.write_bytes(AUTHORITY.revoke(TWO))
+    good = look(base, loaded)
+    side = good.secured.clusters["app"]
+    assert said(good, base) == [] and b"X509 CRL" in side.crl and side.crl_for_all
+    assert good.due is not None and good.due < days(31), "the next look is due when the list is out of date"
+    crl.write_bytes(b"nonsense")
+    assert look(base, good).secured == good.secured
+    crl.write_bytes(AUTHORITY.revoke(next_update=days(-1)))
+    assert said(look(base, good), base)[0].endswith("endpoints of its authority are refused")
+    crl.write_bytes(Authority("Other").revoke())
+    assert said(look(base, good), base)[0].endswith("has no list of any authority of 'ca'; every endpoint is refused")
+
+
+def test_of_the_systems_authorities_each_certificate_is_looked_up_alone(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (base / "tls" / "lists.crl").write_bytes(AUTHORITY.revoke())
+    monkeypatch.setenv("SSL_CERT_FILE", str(base / "tls" / "ca.crt"))
+    loaded = look(base, text=TEXT.replace("ca: tls/ca.crt, ", "ca: system, crl: tls/lists.crl, "))
+    assert said(loaded, base) == [] and not loaded.secured.clusters["app"].crl_for_all
+
+
 def test_what_openssl_does_not_take_is_no_good_pair(base: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric import rsa
     from test_pem import self_made

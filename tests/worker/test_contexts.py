@@ -3,11 +3,13 @@
 import contextlib
 import os
 import ssl
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 from pki import Authority, chain_of, key_of, leaf_of
 from pki import days as in_days
@@ -125,12 +127,16 @@ def test_pairs_of_two_kinds_are_shown_together_for_the_names_that_both_have(pair
     assert names_shown(*pairs) == shown
 
 
-def test_an_ocsp_response_is_not_stapled_where_it_may_speak_of_the_other_certificate() -> None:
-    def stapled(*pairs: Pair) -> list[bytes]:
-        return [make()[2] for make in server_contexts(ServerSide(pairs), b"")]
-
-    good = Pair(ONE.names, ONE.kind, ONE.chain, ONE.key, b"der")
-    assert stapled(good) == [b"der"] and stapled(good, RSA) == [b""]
+def test_a_certificate_of_each_kind_has_an_ocsp_response_of_its_own() -> None:
+    """Told apart by the address that OpenSSL names in a handshake, so that the response follows the certificate that was chosen."""
+    ec, rsa = (Pair(pair.names, pair.kind, pair.chain, pair.key, pair.kind.encode()) for pair in (ONE, RSA))
+    for pairs, responses in (((ec, rsa), {"EC": b"EC", "RSA": b"RSA"}), ((ONE, rsa), {"RSA": b"RSA"}), ((ec, RSA), {"EC": b"EC"})):
+        _, context, staples = next(server_contexts(ServerSide(pairs), b""))()
+        for kind, cipher in (("EC", "ECDHE-ECDSA-AES128-GCM-SHA256"), ("RSA", "ECDHE-RSA-AES128-GCM-SHA256")):
+            hands = Hands(context, client(maximum_version=ssl.TLSVersion.TLSv1_2, ciphers=cipher)).shake()
+            shown = int(_openssl.ffi.cast("uintptr_t", _openssl.lib.SSL_get_certificate(hands.ours._ssl)))
+            assert dict(staples).get(shown) == responses.get(kind)
+        assert len(staples) == len(responses)
 
 
 def test_one_name_has_an_ecdsa_and_an_rsa_certificate_each_with_its_own_chain() -> None:
@@ -242,8 +248,11 @@ def test_a_revoked_certificate_is_refused(files: Any) -> None:
                 hands.shake()
 
 
-def test_our_side_as_a_client_verifies_and_shows_its_own_certificate(files: Any) -> None:
-    def reached(context: SSL.Context, leaf: trustme.LeafCert) -> dict[str, Any] | None:
+@pytest.fixture
+def reached(files: Any) -> Callable[[SSL.Context, trustme.LeafCert], dict[str, Any] | None]:
+    """Makes a handshake of ours as a client with an endpoint that shows a leaf; what we showed it."""
+
+    def shake(context: SSL.Context, leaf: trustme.LeafCert) -> dict[str, Any] | None:
         theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         theirs.load_cert_chain(*files(leaf))
         theirs.verify_mode = ssl.CERT_OPTIONAL
@@ -263,6 +272,10 @@ def test_our_side_as_a_client_verifies_and_shows_its_own_certificate(files: Any)
                     ours.bio_write(data)
         return end.getpeercert()
 
+    return shake
+
+
+def test_our_side_as_a_client_verifies_and_shows_its_own_certificate(reached: Any) -> None:
     mine = pair_of(AUTHORITY.issue("me.test"))
     shown = reached(client_context(AUTHORITY.pem, mine), AUTHORITY.issue("one.test"))
     assert shown is not None and shown["subjectAltName"] == (("DNS", "me.test"),)
@@ -271,6 +284,105 @@ def test_our_side_as_a_client_verifies_and_shows_its_own_certificate(files: Any)
         reached(client_context(AUTHORITY.pem, None), OTHER.issue("one.test"))
     # Whoever stands in the bundle is trusted, although it is no root.
     reached(client_context(MIDDLE.pem, None), MIDDLE.issue("one.test"))
+
+
+def test_our_side_as_a_client_refuses_who_is_revoked_or_of_whom_nobody_says(reached: Any) -> None:
+    revoked, good, below = AUTHORITY.issue("one.test"), AUTHORITY.issue("one.test"), MIDDLE.issue("one.test")
+    ours = AUTHORITY.revoke(revoked)
+    for leaf, crl, for_all, is_good in (
+        (good, ours, True, True),
+        (revoked, ours, True, False),
+        (revoked, ours, False, False),
+        (revoked, b"", False, True),
+        (below, ours, False, False),
+        (below, ours + MIDDLE.revoke(), True, True),
+    ):
+        context = client_context(AUTHORITY.pem, None, crl, for_all)
+        if is_good:
+            reached(context, leaf)
+        else:
+            with pytest.raises(SSL.Error, match="certificate verify failed"):
+                reached(context, leaf)
+
+
+# Numbers of RFC 8446 §4.2.7 and draft-ietf-tls-ecdhe-mlkem: P-256, P-384, X25519, X25519MLKEM768.
+P256, P384, X25519, HYBRID = 0x17, 0x18, 0x1D, 0x11EC
+
+
+def extensions(hello: bytes) -> dict[int, bytes]:
+    """Of a ClientHello in one record (RFC 8446 §4.1.2)."""
+    assert hello[0] == 22 and hello[5] == 1
+    at = 5 + 4 + 2 + 32
+    at += 1 + hello[at]
+    at += 2 + int.from_bytes(hello[at : at + 2], "big")
+    at += 1 + hello[at]
+    end = at + 2 + int.from_bytes(hello[at : at + 2], "big")
+    at += 2
+    found = {}
+    while at < end:
+        kind, size = struct.unpack_from("!HH", hello, at)
+        found[kind] = hello[at + 4 : at + 4 + size]
+        at += 4 + size
+    return found
+
+
+def test_a_hello_of_ours_names_four_groups_and_brings_two_key_shares() -> None:
+    """Two, so that an endpoint without ML-KEM need not ask for a second hello."""
+    ours = SSL.Connection(client_context(AUTHORITY.pem, None))
+    ours.set_connect_state()
+    with pytest.raises(SSL.WantReadError):
+        ours.do_handshake()
+    found = extensions(ours.bio_read(65536))
+    groups = found[10]
+    assert [*struct.unpack(f"!{len(groups) // 2 - 1}H", groups[2:])] == [HYBRID, X25519, P256, P384]
+    shares, at = [], 2
+    while at < len(found[51]):
+        group, size = struct.unpack_from("!HH", found[51], at)
+        shares.append((group, size))
+        at += 4 + size
+    assert shares == [(HYBRID, 1184 + 32), (X25519, 32)]
+
+
+@pytest.mark.parametrize(
+    ("offered", "agreed"),
+    [
+        (b"X25519MLKEM768", "X25519MLKEM768"),
+        (b"X25519", "x25519"),
+        (b"P-256", "secp256r1"),
+        (b"P-384", "secp384r1"),
+        (b"P-521", None),
+        (b"X448", None),
+        (b"ffdhe2048", None),
+        # The one whose share came along: no second hello for a group that costs less.
+        (b"P-384:P-256:X25519", "secp384r1"),
+        (b"P-256:X25519MLKEM768", "secp256r1"),
+        # Of several whose shares came along the first of ours.
+        (b"*P-384:*X25519:*X25519MLKEM768", "X25519MLKEM768"),
+        (b"*P-384:*P-256:*X25519", "x25519"),
+    ],
+)
+def test_a_listener_agrees_on_four_groups_and_no_other(offered: bytes, agreed: str | None) -> None:
+    ours, theirs = SSL.Connection(server_of(ONE)), SSL.Connection(offering(offered))
+    ours.set_accept_state()
+    theirs.set_connect_state()
+    try:
+        for _ in range(6):
+            for end, other in ((theirs, ours), (ours, theirs)):
+                with contextlib.suppress(SSL.WantReadError):
+                    end.do_handshake()
+                with contextlib.suppress(SSL.WantReadError):
+                    other.bio_write(end.bio_read(65536))
+    except SSL.Error as error:
+        assert agreed is None and "no suitable key share" in reason_of(error)
+    else:
+        name = _openssl.lib.SSL_get0_group_name(ours._ssl)
+        assert _openssl.ffi.string(name).decode() == agreed
+
+
+def offering(groups: bytes) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    assert _openssl.lib.SSL_CTX_set1_curves_list(context._context, groups) == 1
+    return context
 
 
 def test_what_openssl_does_not_take_is_told_in_its_words_and_without_the_key() -> None:

@@ -94,6 +94,8 @@ def test_clusters_with_the_same_authorities_share_a_context(monkeypatch: pytest.
     mine = ClientSide(BUNDLE.digest, "one.test", pair=PAIR)
     prepare(desk, order({}, {1: CLIENT, 2: ClientSide(BUNDLE.digest, "two.test"), 3: mine}))
     assert len(made) == 2
+    prepare(desk, order({}, {4: ClientSide(BUNDLE.digest, "one.test", crl=AUTHORITY.revoke()), 5: CLIENT}))
+    assert len(made) == 3, "who is asked about revocation is verified by another one"
     desk.apply()
     desk.forget([])
     engine.clients.clear()
@@ -109,6 +111,7 @@ def test_whatever_makes_connections_unlike_makes_their_identity_unlike() -> None
         ClientSide(BUNDLE.digest, "one.test", names=("http/1.1",)),
         ClientSide(BUNDLE.digest, "one.test"),
         ClientSide(BUNDLE.digest, "one.test", pair=PAIR, alpn=("http/1.1",)),
+        ClientSide(BUNDLE.digest, "one.test", alpn=("http/1.1",), crl=b"lists"),
     ]
     assert len({identity_of(side) for side in sides}) == len(sides)
     assert identity_of(CLIENT) == identity_of(ClientSide(BUNDLE.digest, "one.test", alpn=("http/1.1",)))
