@@ -46,7 +46,18 @@ from gateway._core.tls cimport (
     transport_recv,
     transport_send,
 )
-from gateway._core.types cimport FLAG_DC, FLAG_DPE, FLAG_DT, FRAME_CHUNKED, FRAME_NONE, FRAME_STREAM, uint8_t, uint32_t, uint64_t
+from gateway._core.types cimport (
+    FLAG_DC,
+    FLAG_DPE,
+    FLAG_DT,
+    FLAG_UPE,
+    FRAME_CHUNKED,
+    FRAME_NONE,
+    FRAME_STREAM,
+    uint8_t,
+    uint32_t,
+    uint64_t,
+)
 from gateway._core.websocket cimport connect_to_upgrade, switched_to_ok
 
 cdef enum:
@@ -495,7 +506,10 @@ cdef class H2ServerStream(Downstream):
             ex.secure = True
             ex.promised = connection.promised
             ex.certificate = connection.certificate
-        if not ended and not head.flags & HEAD_UPGRADE:
+        if head.flags & HEAD_UPGRADE:
+            # What comes before the tunnel is open waits: an origin that refuses it would take that for a request (checklist items 43 and 44).
+            connection.session.pause(self.stream)
+        elif not ended:
             self.watch()
 
     cdef void watch(self) noexcept:
@@ -530,6 +544,12 @@ cdef class H2ServerStream(Downstream):
         if self.stream == NULL:
             return
         if head.status != 101:
+            if self.stream.is_tunnel and 200 <= head.status < 300:
+                # It would say that the tunnel is open (RFC 8441 §5), which the origin did not.
+                head.status = 502
+                if self.exchange is not None:
+                    self.exchange.flags |= FLAG_UPE
+                    self.exchange.detail = b"not_switched"
             self.connection.session.send_response(self.stream, head)
             return
         switched_to_ok(head)
@@ -574,6 +594,10 @@ cdef class H2ServerStream(Downstream):
         self.exchange = None
         if self.stream != NULL:
             self.connection.session.reset(self.stream, H2E_INTERNAL)
+
+    cdef void open_tunnel(self) noexcept:
+        if self.stream != NULL:
+            self.connection.session.resume(self.stream)
 
     cdef void pause_reading(self) noexcept:
         if self.stream != NULL:

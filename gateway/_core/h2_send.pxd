@@ -51,7 +51,7 @@ cdef class H2Sender:
     cdef void finish(self, H2Stream *stream, HeaderBlock trailers) noexcept
     # The message cannot be completed, or is not wanted any more: on_gone, at once.
     cdef void reset(self, H2Stream *stream, uint32_t code) noexcept
-    # A Priority field (RFC 9218), of a request or a response, says when the stream's content is due.
+    # A Priority field (RFC 9218), of a request or of its response, says when the stream's content is due; what it does not name stays.
     cdef void prioritise(self, H2Stream *stream, const uint8_t *p, size_t n) noexcept
     # Moves waiting content into the output, as far as windows and PUMP_MARK let it. To be called before the output is written.
     cdef void pump(self) noexcept

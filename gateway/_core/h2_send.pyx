@@ -13,10 +13,11 @@ from gateway._core.h2_sink cimport (
     BLOCK_REQUEST, BLOCK_RESPONSE, BLOCK_TRAILERS, GONE_BROKEN, GONE_DONE, GONE_FAULT, GONE_OURS, H2Sink)
 from gateway._core.h2_stream cimport (
     NO_LENGTH, H2Stream, ring_add, ring_head, ring_remove, ring_turn, stream_any, stream_find, stream_free, stream_remove, streams_clear)
-from gateway._core.headers cimport FIELD_DROP, FIELD_HOP, HEAD_TE_TRAILERS, HeaderBlock
+from gateway._core.headers cimport FIELD_DROP, FIELD_HOP, HEAD_TE_TRAILERS, Field, HeaderBlock
 from gateway._core.hpack_encode cimport (
     UPDATE_BOUND, HpackEncoder, hpack_bound, hpack_encode_request, hpack_encode_response, hpack_encode_start, hpack_encode_trailers,
     hpack_encoder_clear)
+from gateway._core.tokens cimport T_OTHER
 from gateway._core.types cimport FRAME_LENGTH, FRAME_NONE, M_HEAD, uint8_t, uint32_t, uint64_t
 
 cdef enum:
@@ -124,6 +125,7 @@ cdef class H2Sender:
 
     cdef void send_response(self, H2Stream *stream, HeaderBlock head) noexcept:
         cdef bint bodiless = stream.method == M_HEAD or head.status == 204 or head.status == 304
+        cdef Field *priority
         if stream.local_done or stream.ending or stream.head_sent:
             return
         if head.status < 200:
@@ -133,6 +135,11 @@ cdef class H2Sender:
             return
         if head.status >= 300:
             stream.is_tunnel = False
+        if head.first[<int> T_OTHER]:
+            # The origin knows what its content is for: what it says goes before what the client said (RFC 9218 §8).
+            priority = head.find_name(<const uint8_t *> b"priority", 8)
+            if priority != NULL:
+                self.prioritise(stream, head.store + priority.value, priority.value_len)
         stream.head_sent = True
         stream.send_left = NO_LENGTH
         if not stream.is_tunnel:

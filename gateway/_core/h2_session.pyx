@@ -769,6 +769,8 @@ cdef class H2Session(H2Sender):
         else:
             stream = stream_find(&self.streams, id)
             if stream != NULL:
+                # It says everything: what it leaves out is what holds when nothing is said (RFC 9218 §7).
+                self.prioritise(stream, <const uint8_t *> b"u=3, i=?0", 9)
                 self.prioritise(stream, payload + 4, frame.length - 4)
         self.answered(ledger_control(&self.ledger, self.now_ms))
 

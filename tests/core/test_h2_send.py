@@ -409,6 +409,18 @@ def test_9218_the_urgent_go_first() -> None:
         assert max(i for i, s in enumerate(order) if s == a) < min(i for i, s in enumerate(order) if s == b)
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [(b"u=5", (5, True)), (b"i=?0", (1, False)), (b"u=0, i=?0", (0, False)), (b"u=9", (1, True)), (b"", (1, True))],
+)
+def test_9218_8_an_origin_may_know_better_than_the_client(said: bytes, expected: tuple[int, bool]) -> None:
+    client = Client()
+    stream = client.ask([*GET, (b"priority", b"u=1, i")], respond=False)
+    client.session.respond(stream, [*OK, (b"x-other", b"1"), (b"priority", said)])
+    known = client.session.streams()[stream]
+    assert (known["urgency"], known["incremental"]) == expected
+
+
 def test_a_stream_without_window_does_not_block_the_others() -> None:
     client = Client((4, 1000))
     slow, fast = client.ask([*GET, (b"priority", b"u=0")]), client.ask()

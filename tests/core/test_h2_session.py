@@ -437,6 +437,10 @@ def test_9218_urgency_by_field_and_by_frame() -> None:
     assert (known[3]["urgency"], known[3]["incremental"]) == (3, False)
     client.send(frame(PRIORITY_UPDATE, 0, 0, b"\x00\x00\x00\x03u=7"), frame(PRIORITY_UPDATE, 0, 0, b"\x00\x00\x00\x63u=0"))
     assert client.session.streams()[3]["urgency"] == 7
+    # §7: what a frame leaves out is what holds when nothing is said
+    client.send(frame(PRIORITY_UPDATE, 0, 0, b"\x00\x00\x00\x01u=2"), frame(PRIORITY_UPDATE, 0, 0, b"\x00\x00\x00\x03i"))
+    known = client.session.streams()
+    assert [(known[n]["urgency"], known[n]["incremental"]) for n in (1, 3)] == [(2, False), (3, True)]
     assert client.broken(PROTOCOL, frame(PRIORITY_UPDATE, 0, 0, b"\x00\x00\x00\x00u=7")) == "h2_frame"
     assert Client().broken(PROTOCOL, frame(PRIORITY_UPDATE, 0, 1, b"\x00\x00\x00\x01u=7")) == "h2_frame"
     assert Client().broken(FRAME_SIZE, frame(PRIORITY_UPDATE, 0, 0, b"\x00\x00\x00")) == "h2_frame_size"

@@ -258,6 +258,54 @@ def test_a_websocket_over_h2_becomes_an_upgrade(client: H2Client, site: Origin) 
     client.wait(h2.events.StreamEnded, stream)
 
 
+def test_what_a_tunnel_says_too_early_is_held_until_it_is_open(client: H2Client, site: Origin) -> None:
+    """Nothing that the origin could take for a request of its own reaches it before its 101 (checklist items 43 and 44)."""
+    client.wait(h2.events.RemoteSettingsChanged)
+    stream = client.h2.get_next_available_stream_id()
+    fields = [
+        (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/chat"), (":authority", "a.test"),
+        ("sec-websocket-version", "13"),
+    ]  # fmt: skip
+    client.send_headers(stream, fields)
+    client.send_data(stream, "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n")
+    origin = site.accept()
+    assert origin.until(b"\r\n\r\n").startswith(b"GET /chat ")
+    client.send_data(stream, "and more")
+    origin.nothing_more()
+    origin.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+    assert client.head(stream)[":status"] == "200"
+    assert origin.until(b"and more") == b"GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\nand more"
+    client.send_data(stream, "", end=True)
+    origin.ended()
+    origin.close()
+    client.wait(h2.events.StreamEnded, stream)
+
+
+@pytest.mark.parametrize(("status", "told"), [("200 OK", ("502", "UPE")), ("403 Forbidden", ("403", "-"))])
+def test_what_a_tunnel_says_too_early_is_dropped_when_it_does_not_open(
+    client: H2Client, site: Origin, gateway: Gateway, status: str, told: tuple[str, str]
+) -> None:
+    """To an extended CONNECT any 2xx would mean an open tunnel (RFC 8441 §5)."""
+    client.wait(h2.events.RemoteSettingsChanged)
+    stream = client.h2.get_next_available_stream_id()
+    fields = [
+        (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/chat"), (":authority", "a.test"),
+        ("sec-websocket-version", "13"),
+    ]  # fmt: skip
+    client.send_headers(stream, fields)
+    client.send_data(stream, "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n")
+    origin = site.accept()
+    origin.until(b"\r\n\r\n")
+    origin.send(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno")
+    client.wait(h2.events.StreamEnded, stream)
+    assert (client.head(stream)[":status"], client.body(stream)) == (told[0], b"no")
+    # the rest of the request is not wanted, which is no error
+    assert client.wait(h2.events.StreamReset, stream).error_code == 0
+    origin.nothing_more()
+    (line,) = gateway.log()
+    assert (str(line["status"]), line["flags"]) == told
+
+
 def test_an_upgrade_to_an_h2_origin_becomes_an_extended_connect(connect: Connect, h2site: Origin) -> None:
     wire: Client = connect()
     key = base64.b64encode(b"0123456789abcdef").decode()
