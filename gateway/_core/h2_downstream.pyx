@@ -586,7 +586,9 @@ cdef class H2ServerStream(Downstream):
             setsockopt(connection.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
 
     cdef void finish(self, HeaderBlock trailers) noexcept:
-        self.exchange = None
+        # A tunnel that its origin has ended goes on in the other direction.
+        if not (self.exchange is not None and self.exchange.tunnel and not self.exchange.request_done):
+            self.exchange = None
         if self.stream != NULL:
             self.connection.session.finish(self.stream, trailers)
 

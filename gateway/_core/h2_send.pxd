@@ -47,7 +47,8 @@ cdef class H2Sender:
     cdef void send_request(self, H2Stream *stream, HeaderBlock head, bint has_more, bint secure) noexcept
     # 1: enough for now, on_drained will say when more is welcome.
     cdef bint send_data(self, H2Stream *stream, const uint8_t *p, size_t n) noexcept
-    # The message is complete; trailers may be None. A server's stream is over with it; the sink hears on_gone, possibly at once.
+    # The message is complete; trailers may be None. A server's stream is over with it, but for a tunnel; the sink hears on_gone, possibly
+    # at once.
     cdef void finish(self, H2Stream *stream, HeaderBlock trailers) noexcept
     # The message cannot be completed, or is not wanted any more: on_gone, at once.
     cdef void reset(self, H2Stream *stream, uint32_t code) noexcept

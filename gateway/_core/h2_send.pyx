@@ -378,6 +378,8 @@ cdef class H2Sender:
             if stream.remote_done:
                 self.drop(stream, False, GONE_DONE, H2E_NO_ERROR, F_NONE)
                 return
+            if stream.is_tunnel:
+                return                     # half-closed: the client may go on
             # The rest of the request is not wanted, and that is no failure (RFC 9113 §8.1).
             self.put_reset(stream.id, H2E_NO_ERROR)
             if not self.dead:

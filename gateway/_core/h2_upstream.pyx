@@ -94,6 +94,9 @@ cdef class H2ClientSink(H2Sink):
             # The answer is complete: whatever becomes of the stream, the lease is over.
             up.flow = None
         flow.on_response_end(trailers)
+        if not up.is_tunnel and up.stream != NULL and not up.stream.local_done:
+            # The answer came before the request was complete, which it will never be now (RFC 9113 §8.1).
+            up.connection.session.reset(up.stream, H2E_CANCEL)
 
     cdef void on_drained(self, H2Stream *stream) noexcept:
         cdef Flow flow = (<H2ClientStream> stream.owner).flow
