@@ -23,11 +23,15 @@ PR_SET_PDEATHSIG = 1
 
 class DataPlane:
     """A running engine. `config` is the configuration as plain values; its listeners' addresses have port 0. A `flawed` one may
-    have problems that leave parts of it out."""
+    have problems that leave parts of it out. `clock` is what `skipping_clock` made, for who wants to skip."""
 
-    def __init__(self, config: dict[str, Any], *, log: str = "json", descriptors: int = 0, flawed: bool = False) -> None:
+    def __init__(
+        self, config: dict[str, Any], *, log: str = "json", descriptors: int = 0, flawed: bool = False, clock: Path | None = None
+    ) -> None:
         command = [sys.executable, __file__, log, str(descriptors)]
         path = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "lib")])}
+        if clock is not None:
+            path["LD_PRELOAD"] = os.pathsep.join([*filter(None, [path.get("LD_PRELOAD")]), str(clock)])
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=path)
         self._records: list[dict[str, Any]] = []
         try:
@@ -64,6 +68,10 @@ class DataPlane:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def skip(self, seconds: int) -> None:
+        """So much time passes for the engine, at once."""
+        self.ask("skip", seconds=seconds)
+
     def records(self, n: int) -> list[dict[str, Any]]:
         """The access log from the start, once it has n records."""
 
@@ -97,6 +105,11 @@ class DataPlane:
         found: dict[str, int] = self.ask("counters")["scalars"]
         return found
 
+    def faults(self) -> dict[str, int]:
+        """Faults of peers by name, those that there were."""
+        found: dict[str, int] = self.ask("counters")["faults"]
+        return found
+
     def load(self, config: dict[str, Any]) -> None:
         """A new configuration for the same engine; its listeners stay where they are."""
         self.ask("load", config=config)
@@ -115,6 +128,14 @@ class DataPlane:
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+def skipping_clock(place: Path) -> Path:
+    """A clock that can be skipped, built with the C compiler that the core is built with."""
+    made = place / "skipping_clock.so"
+    source = Path(__file__).with_name("skipping_clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(made), str(source)], check=True)
+    return made
 
 
 def origin_config(
@@ -150,7 +171,7 @@ def serve(log_format: str, descriptors: int) -> None:
 
     import uvloop
 
-    from gateway._core import counters
+    from gateway._core import counters, faults
     from gateway._core.engine import Engine
     from gateway.control.build import build
     from gateway.control.compile import compile_model, name_id
@@ -209,7 +230,13 @@ def serve(log_format: str, descriptors: int) -> None:
             case "counters":
                 read = counters.read(block)
                 assert read is not None
-                return {"scalars": dict(zip((row[0] for row in counters.SCALARS), read[1], strict=True))}
+                scalars = dict(zip((row[0] for row in counters.SCALARS), read[1], strict=True))
+                return {"scalars": scalars, "faults": {name: n for name, n in zip(faults.NAMES, read[2], strict=True) if n}}
+            case "skip":
+                ctypes.CDLL(None).skipping_clock_skip(ctypes.c_long(order["seconds"]))
+                # in steps of the loop's own, as if it had passed
+                engine.on_tick()
+                return {}
             case "drain":
                 engine.drain(order["ms"])
                 return {}
