@@ -257,9 +257,9 @@ cdef class H2Downstream(Pollable):
             if now >= self.idle_ms + self.limits().idle_timeout:
                 self.plane.counters.bump(S_DEADLINE_IDLE, 1)
                 self.wind_down()
-        elif self.acceptor.fd < 0 or self.acceptor.port == NONE or self.plane.draining:
+        if self.acceptor.fd < 0 or self.acceptor.port == NONE or self.plane.draining:
             self.wind_down()
-        if is_aged(self.limits(), self.opened_ms, self.spread, now):
+        elif is_aged(self.limits(), self.opened_ms, self.spread, now):
             self.wind_down()
         if not self.closed:
             self.plane.wheel.arm(&self.timer, now + LOOK_MS)

@@ -125,6 +125,37 @@ def test_chance_adds_up_to_a_quarter() -> None:
     assert aged(0xFFFFFFFF, 255, 1 << 33) and not aged(0xFFFFFFFF, 255, 1 << 32)
 
 
+# ---- the end of a listener, or of the process
+
+
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("how", ["drain", "removed"])
+def test_what_goes_away_says_goaway_twice_and_finishes_what_is_open(how: str, busy: bool) -> None:
+    gateway = Gateway(CONFIG)
+    site = Origin(gateway, "site")
+    wire, speaker = gateway.client("body"), Speaker()
+    try:
+        wire.send(PREFACE + settings() + frame(SETTINGS, ACK) + (speaker.headers(1, GET) if busy else b""))
+        gateway.turn()
+        origin = site.accept() if busy else None
+        if how == "drain":
+            gateway.call(lambda engine: engine.drain(30_000))
+        else:
+            gateway.swap(CONFIG.replace("  - {name: body, port: 8082, limits: {bodyTimeout: 200ms}}\n", ""))
+        assert find_frame(wire, GOAWAY).number == 0x7FFFFFFF
+        wire.send(frame(PING, ACK, 0, b"isthmus."))
+        assert find_frame(wire, GOAWAY).number == (1 if busy else 0)
+        if origin is not None:
+            origin.request()
+            origin.ok()
+            assert find_frame(wire, DATA, 1).stream == 1
+        wire.ended()
+    finally:
+        wire.close()
+        site.close()
+        gateway.close()
+
+
 # ---- uploads
 
 
