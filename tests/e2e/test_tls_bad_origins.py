@@ -228,7 +228,9 @@ def test_an_endpoint_may_fail_at_every_step(house: House, fault: Fault, version:
         assert row["flags"] == "UF", row
         # An endpoint that says nothing more is told apart from one to which no connection came up.
         assert (row["detail"] == "tls_handshake_timeout") == (fault in (silence, half_a_flight_and_silence))
-        wait_until(lambda: counter(gateway, "upstream_tls_handshakes_failed_total") > failed)
+        if fault is not reset_at_once:
+            # Such a reset may come before the connection counts as up, and then no handshake has begun.
+            wait_until(lambda: counter(gateway, "upstream_tls_handshakes_failed_total") > failed)
     wait_until(lambda: descriptors(gateway) <= before)
     wait_until(lambda: counter(gateway, "downstream_connections_active") == 0)
 
