@@ -57,6 +57,10 @@ cdef enum Scalar:          # one word each; names, help and kind stand in counte
     S_TLS_PLAIN                  # of them, a request without TLS on a port that has it
     S_TLS_CLIENT_HANDSHAKES      # with endpoints, complete
     S_TLS_CLIENT_FAILURES
+    S_MIRRORS                    # copies of requests begun
+    S_MIRRORS_DROPPED            # of them, those given up: too slow, too many, or the request was cut off
+    S_MIRRORS_FAILED             # of them, those that their cluster did not take
+    S_MIRRORS_ACTIVE             # gauge
     SCALARS_N
 
 cdef enum:

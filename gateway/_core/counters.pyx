@@ -77,6 +77,10 @@ SCALARS = (
     ("tls_plain_requests", "counter", "Requests without TLS on ports that have it."),
     ("upstream_tls_handshakes", "counter", "TLS handshakes with endpoints that came to their end."),
     ("upstream_tls_handshakes_failed", "counter", "TLS handshakes with endpoints that came to nothing, or to the wrong name."),
+    ("mirrors", "counter", "Copies of requests begun for the clusters of RequestMirror filters."),
+    ("mirrors_dropped", "counter", "Copies given up: their cluster was too slow, there were too many, or the request was cut off."),
+    ("mirrors_failed", "counter", "Copies that their cluster did not take: no endpoint, no connection, no answer."),
+    ("mirrors_active", "gauge", "Copies of requests in flight."),
 )
 DURATION_BOUNDS_US = tuple([duration_bounds[_i] for _i in range(DURATION_BUCKETS - 1)])
 SIZE_BOUNDS = tuple([size_bounds[_i] for _i in range(SIZE_BUCKETS - 1)])

@@ -14,6 +14,7 @@ from gateway._core.counters cimport (
     S_DEADLINE_IDLE,
 )
 from gateway._core.exchange cimport PHASE_HEAD, Exchange
+from gateway._core.onlooker cimport describe_exchange
 from gateway._core.faults cimport F_BODY_SHORT, fault_name, fault_status
 from gateway._core.h1_body cimport BODY_DATA, BODY_END, h1_body_decode, h1_body_start
 from gateway._core.h1_encode cimport (
@@ -763,5 +764,5 @@ cdef class H1Downstream(Downstream):
             "held_bytes": self.input.end - self.input.start,
         }
         if ex is not None and ex.phase:
-            row.update(ex.describe())
+            row.update(describe_exchange(ex))
         return row

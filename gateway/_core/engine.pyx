@@ -9,6 +9,7 @@ from gateway._core.counters cimport S_LOG_DROPPED, S_REVISION, S_SNAPSHOT_REFUSE
 from gateway._core.dial cimport Dial, Dialing
 from gateway._core.doorway cimport Door
 from gateway._core.h2_upstream cimport H2Upstream
+from gateway._core.mirror cimport Mirror
 from gateway._core.plane cimport Binding, Plane
 from gateway._core.pool cimport Cluster, Endpoint
 from gateway._core.record cimport FORMAT_JSON, FORMAT_OFF, FORMAT_TEXT, LogBuffer
@@ -303,6 +304,8 @@ cdef class Engine:
             (<Acceptor> acceptor).stop()
         for pollable in self.pollables():
             (<Pollable> pollable).cut()
+        for mirror in list(self.plane.mirrors):
+            (<Mirror> mirror).end(0, NULL)
         for cluster in self.clusters.values():
             (<Cluster> cluster).close()
         for pollable in self.pollables():

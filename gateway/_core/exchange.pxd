@@ -7,6 +7,7 @@
 #   whoever broke it; after that it is recycled and nobody may hold it.
 
 from gateway._core.buf cimport OutQueue
+from gateway._core.cors cimport Cors
 from gateway._core.grpc_web cimport GrpcWeb
 from gateway._core.headers cimport HeaderBlock
 from gateway._core.plane cimport Binding, Plane
@@ -52,11 +53,13 @@ cdef class Exchange(Flow):
     cdef HeaderBlock response
     cdef HeaderBlock trailers
     cdef OutQueue replay
+    cdef list mirrors              # copies of the request that content is handed to; None: there are none
     # decided
     cdef Decision decision
     cdef const RuleRec *rule       # NULL before ROUTE, and when no route matched
     cdef const BackendRec *backend # NULL before the first PICK
     cdef const LimitsRec *limits
+    cdef Cors cors                 # what another origin may ask for, once that is known
     cdef uint32_t port             # index of the port it arrived on, in this binding
     cdef uint32_t port_number
     cdef uint32_t tried[8]
@@ -114,6 +117,7 @@ cdef class Exchange(Flow):
     cdef bint end_call(self) noexcept
     cdef int phase_route(self) noexcept
     cdef int phase_request_filters(self) noexcept
+    cdef bint ask_cors(self) noexcept
     cdef int phase_pick(self) noexcept
     cdef int phase_acquire(self) noexcept
     cdef int phase_send(self) noexcept
@@ -133,4 +137,3 @@ cdef class Exchange(Flow):
     cdef bint resend(self) noexcept
     cdef bint is_retry_code(self, uint16_t status) noexcept
     cdef void finish_tunnel(self) noexcept
-    cdef dict describe(self)

@@ -11,55 +11,29 @@ from gateway._core.affinity cimport affinity_key
 from gateway._core.buf cimport Block, out_append, out_clear
 from gateway._core.chain cimport Redirect, run_request_filters, run_response_filters
 from gateway._core.counters cimport S_REQUESTS, S_REQUESTS_ACTIVE, S_TUNNELS_ACTIVE, S_UPGRADES
+from gateway._core.cors cimport ASKED_NOTHING, cors_answer, cors_ask
 from gateway._core.faults cimport F_BASE64, F_BODY_LARGE, fault_name, fault_status
 from gateway._core.forward cimport ForwardFacts, forward_request
 from gateway._core.grpc cimport add_grpc_status, grpc_timeout, is_grpc, make_grpc_reply
 from gateway._core.grpc_web cimport GrpcWeb
 from gateway._core.h1_encode cimport reason_of
 from gateway._core.headers cimport HEAD_ASTERISK, HEAD_TE_TRAILERS, HEAD_UPGRADE, Field, HeaderBlock
+from gateway._core.mirror cimport feed_mirrors, finish_mirrors, leave_mirrors, start_mirrors
 from gateway._core.plane cimport Plane
 from gateway._core.pool cimport ACQUIRED_DIAL, ACQUIRED_FULL, ACQUIRED_IDLE, Cluster
 from gateway._core.record cimport RecordFacts
 from gateway._core.reply cimport make_reply
 from gateway._core.router cimport pick_backend, route_request
 from gateway._core.seam cimport (
-    LOSS_CONNECT,
-    LOSS_CONNECT_TIMEOUT,
-    LOSS_GARBAGE,
-    LOSS_STALE,
-    LOSS_TIMEOUT,
-    LOSS_TLS,
-    LOSS_UNSENT,
-    Downstream,
-    Flow,
-    Upstream,
+    LOSS_CONNECT, LOSS_CONNECT_TIMEOUT, LOSS_GARBAGE, LOSS_STALE, LOSS_TIMEOUT, LOSS_TLS, LOSS_UNSENT, Downstream, Flow, Upstream,
 )
 from gateway._core.snapshot cimport NONE, Snapshot, id64
 from gateway._core.sys cimport CLOCK_REALTIME, clock_us
 from gateway._core.timers cimport Timer
 from gateway._core.tokens cimport T_CONTENT_TYPE, T_GRPC_TIMEOUT, T_LOCATION, T_X_FORWARDED_CLIENT_CERT
 from gateway._core.types cimport (
-    FLAG_DPE,
-    FLAG_LR,
-    FLAG_NC,
-    FLAG_NR,
-    FLAG_SI,
-    FLAG_UC,
-    FLAG_UF,
-    FLAG_UH,
-    FLAG_UO,
-    FLAG_UPE,
-    FLAG_URX,
-    FLAG_UT,
-    FRAME_CHUNKED,
-    FRAME_NONE,
-    M_DELETE,
-    M_GET,
-    M_HEAD,
-    M_OPTIONS,
-    M_PUT,
-    Ref,
-    Span,
+    FLAG_DPE, FLAG_LR, FLAG_NC, FLAG_NR, FLAG_SI, FLAG_UC, FLAG_UF, FLAG_UH, FLAG_UO, FLAG_UPE, FLAG_URX, FLAG_UT, FRAME_CHUNKED,
+    FRAME_NONE, M_DELETE, M_GET, M_HEAD, M_OPTIONS, M_PUT, Ref, Span,
 )
 from gateway._core.validate cimport filter_trailers
 
@@ -67,14 +41,6 @@ cdef enum:
     SPARE = 1024           # finished exchanges kept for the next requests
 
 cdef uint32_t last_ticket = 0
-cdef tuple PHASES = (
-    "HEAD", "ROUTE", "REQUEST_FILTERS", "PICK", "ACQUIRE", "SEND", "RESPONSE_HEAD", "RESPONSE_FILTERS", "STREAM", "LOG",
-)
-
-
-cdef str text_of(Span span):
-    """Peers' bytes for an operator's eyes: printable ASCII, everything else as an escape."""
-    return (<const char *> span.p)[:span.n].decode("ascii", "backslashreplace")
 
 
 cdef uint32_t next_ticket() noexcept nogil:
@@ -227,6 +193,8 @@ cdef class Exchange(Flow):
         if outcome == 0 and not answer_here:
             self.client = facts.client
             self.request_id = facts.request_id
+            if self.rule.cors != NONE and self.ask_cors():
+                return DONE
             if self.rule.filters_n:
                 redirect.status = 0
                 outcome = run_request_filters(snapshot, self.rule.filters, self.rule.filters_n, self.request, &self.decision,
@@ -244,7 +212,21 @@ cdef class Exchange(Flow):
         if answer_here:
             self.reply(200, FLAG_LR, b"max_forwards")
             return DONE
+        if self.rule.mirrors_n:
+            self.mirrors = start_mirrors(
+                self.plane, self.binding, self.rule, self.request, &self.decision, self.client, self.request_id)
         return NEXT
+
+    cdef bint ask_cors(self) noexcept:
+        """Whether the request was a preflight, which is answered by now."""
+        cdef Snapshot snapshot = self.binding.snapshot
+        if cors_ask(snapshot, &snapshot.cors[self.rule.cors], self.request, &self.cors) == ASKED_NOTHING:
+            return False
+        if self.cors.origin.n:
+            self.reply(200, FLAG_LR, b"cors_preflight")
+        else:
+            self.reply(403, FLAG_LR, b"cors_origin")
+        return True
 
     cdef void redirect(self, uint16_t status, Ref location) noexcept:
         cdef Span span = self.request.borrow(location)
@@ -262,14 +244,20 @@ cdef class Exchange(Flow):
         cdef Redirect redirect
         cdef uint64_t key = 0
         cdef bint has_key
+        cdef int outcome = 0
         if self.backend == NULL:
             self.backend = pick_backend(snapshot, self.rule, self.plane.next_random())
             if self.backend == NULL or self.backend.cluster == NONE:
                 self.reply(500, FLAG_NC, b"no_cluster")
                 return DONE
             self.cluster = <Cluster> self.binding.clusters[self.backend.cluster]
-            if self.backend.filters_n and run_request_filters(snapshot, self.backend.filters, self.backend.filters_n, self.request,
-                                                              &self.decision, self.secure, self.port_number, &redirect) != 0:
+            if self.backend.filters_n:
+                outcome = run_request_filters(snapshot, self.backend.filters, self.backend.filters_n, self.request, &self.decision,
+                                              self.secure, self.port_number, &redirect)
+            if outcome > 0:
+                self.redirect(redirect.status, redirect.location)
+                return DONE
+            if outcome < 0:
                 self.reply(500, FLAG_NC, b"backend_filter")
                 return DONE
         has_key = self.cluster.key_kind != 0 and affinity_key(
@@ -350,6 +338,8 @@ cdef class Exchange(Flow):
 
     cdef int phase_response_filters(self) noexcept:
         cdef Snapshot snapshot = self.binding.snapshot
+        if self.cors.record != NULL:
+            cors_answer(snapshot, &self.cors, self.request, self.response)
         if self.rule.filters_n:
             run_response_filters(snapshot, self.rule.filters, self.rule.filters_n, self.response)
         if self.backend.filters_n:
@@ -400,6 +390,8 @@ cdef class Exchange(Flow):
             if self.bytes_in > id64(self.limits.max_body_lo, self.limits.max_body_hi) > 0:
                 self.on_request_fault(F_BODY_LARGE)
                 return
+        if self.mirrors is not None:
+            feed_mirrors(self.mirrors, p, n)
         if self.replayable and not self.tunnel:
             # Kept only where another attempt could be allowed to send it again: for any method as long as nothing was written.
             if (
@@ -428,6 +420,8 @@ cdef class Exchange(Flow):
             return
         if trailers is not None:
             filter_trailers(trailers)
+        if self.mirrors is not None:
+            finish_mirrors(self.mirrors, trailers)
         if self.upstream is not None:
             self.upstream.finish_request(trailers)
 
@@ -724,6 +718,8 @@ cdef class Exchange(Flow):
             make_grpc_reply(self.response, status, reason_of(status))
         else:
             n = make_reply(self.response, status, self.request, self.request.borrow(self.request_id), body)
+        if self.cors.record != NULL:
+            cors_answer(self.binding.snapshot, &self.cors, self.request, self.response)
         if self.rule != NULL and self.rule.filters_n:
             run_response_filters(self.binding.snapshot, self.rule.filters, self.rule.filters_n, self.response)
         self.responded = True
@@ -784,6 +780,9 @@ cdef class Exchange(Flow):
         self.phase = PHASE_LOG
         self.plane.wheel.disarm(&self.timer)
         self.end_pause()
+        if self.mirrors is not None:
+            leave_mirrors(self.mirrors)
+            self.mirrors = None
         if self.retried:
             self.retried = False
             self.cluster.retrying -= 1
@@ -833,23 +832,6 @@ cdef class Exchange(Flow):
             self.plane.log.write(&facts, self.request)
         self.recycle()
 
-    cdef dict describe(self):
-        cdef dict row = {
-            "phase": PHASES[self.phase],
-            "exchange_ms": (self.plane.poller.now_us - self.start_us) // 1000,
-            "method": text_of(self.request.borrow(self.request.method_text)),
-            "path": text_of(self.request.borrow(self.request.path)),
-        }
-        if self.decision.listener != NONE:
-            row["listener"] = self.binding.snapshot.text_of(self.binding.snapshot.listeners[self.decision.listener].name)
-        if self.rule != NULL:
-            row["route"] = text_of(self.binding.snapshot.borrow(self.binding.snapshot.routes[self.rule.route].name))
-        if self.cluster is not None:
-            row["cluster"] = self.cluster.name.decode("utf-8", "replace")
-        if self.endpoint is not None:
-            row["upstream"] = self.endpoint.text.decode("utf-8", "replace")
-        return row
-
     cdef void recycle(self) noexcept:
         self.binding = None
         self.downstream = None
@@ -859,6 +841,7 @@ cdef class Exchange(Flow):
         self.rule = NULL
         self.backend = NULL
         self.limits = NULL
+        self.cors.record = NULL
         self.detail = NULL
         self.secure = False
         self.promised = 0

@@ -66,6 +66,8 @@ cdef class HeaderBlock:
     cdef HeaderBlock new()
     # Forgets everything, keeps the memory (gives back what grew past 16 KiB).
     cdef void clear(self) noexcept nogil
+    # Becomes equal to another block, in memory of its own. 0, or -1 when memory is out: then it is empty.
+    cdef int copy_from(self, HeaderBlock other) noexcept nogil
     # Copies n bytes to the end of the store. off of the result is 0xffffffff when memory is out. p may lie in the store itself.
     cdef Ref keep(self, const uint8_t *p, size_t n) noexcept nogil
     cdef uint32_t offset_of(self, const uint8_t *p) noexcept nogil

@@ -3,7 +3,7 @@
 cimport cython
 
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcmp, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from gateway._core.tokens cimport T_OTHER, token_of
 from gateway._core.types cimport FRAME_NONE, M_OTHER, Ref, uint8_t, uint16_t, uint32_t
@@ -66,6 +66,42 @@ cdef class HeaderBlock:
         self.framing = FRAME_NONE
         self.length = 0
         self.flags = 0
+
+    cdef int copy_from(self, HeaderBlock other) noexcept nogil:
+        cdef void *fields
+        self.clear()
+        if self.reserve(other.used) < 0:
+            return -1
+        if other.count > self.capacity:
+            fields = realloc(self.fields, other.count * sizeof(Field))
+            if fields == NULL:
+                return -1
+            self.fields = <Field *> fields
+            self.capacity = other.count
+        if other.used:
+            memcpy(self.store, other.store, other.used)
+        if other.count:
+            memcpy(self.fields, other.fields, other.count * sizeof(Field))
+        memcpy(self.first, other.first, sizeof(self.first))
+        self.used = other.used
+        self.count = other.count
+        self.method = other.method
+        self.version = other.version
+        self.method_text = other.method_text
+        self.target = other.target
+        self.scheme = other.scheme
+        self.authority = other.authority
+        self.host = other.host
+        self.port = other.port
+        self.path = other.path
+        self.query = other.query
+        self.has_query = other.has_query
+        self.status = other.status
+        self.reason = other.reason
+        self.framing = other.framing
+        self.length = other.length
+        self.flags = other.flags
+        return 0
 
     cdef int reserve(self, size_t n) noexcept nogil:
         cdef size_t cap

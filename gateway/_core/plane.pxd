@@ -37,6 +37,7 @@ cdef class Plane:
     cdef bint more         # the piece of content in hand is not the last: the kernel may wait for its successor to fill a segment
     cdef bint draining     # every response closes its connection
     cdef list spare        # exchanges to use again
+    cdef set mirrors       # copies of requests in flight
     cdef uint32_t downstreams  # open client connections
     cdef dict servers      # listener id -> tls.ServerTLS
     cdef object read_certificate   # DER of a client's certificate -> X-Forwarded-Client-Cert; None: not asked for

@@ -40,6 +40,7 @@ cdef class Plane:
         plane.node_n = <uint32_t> min(len(node), 64)
         memcpy(plane.node, <const char *> node, plane.node_n)
         plane.spare = []
+        plane.mirrors = set()
         plane.servers = {}
         return plane
 

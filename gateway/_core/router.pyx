@@ -10,6 +10,7 @@ but the root prefix.
 
 from libc.string cimport memchr, memcmp
 
+from gateway._core.cors cimport is_preflight, preflight_method
 from gateway._core.headers cimport Field, HeaderBlock
 from gateway._core.snapshot cimport (
     HASH_BASIS, HASH_PRIME, NONE, BackendRec, FieldMatch, HostSlot, ListenerRec, PathSlot, PortRec, Row, RuleRec, Snapshot, Str,
@@ -229,7 +230,8 @@ cdef bint is_method_match(Snapshot s, HeaderBlock head, const Row *row) noexcept
     if row.method == NONE:
         return True
     if row.method != head.method:
-        return False
+        # A preflight asks for another request, and is answered by the rule that would take that one.
+        return s.rules[row.rule].cors != NONE and is_preflight(head) and preflight_method(head) == row.method
     return row.method != Method.M_OTHER or is_span(s, row.method_text, head.borrow(head.method_text))
 
 

@@ -30,6 +30,9 @@ cdef enum:                 # order of the section table; names in snapshot.LAYOU
     SEC_FILTERS
     SEC_EDITS
     SEC_CLUSTERS
+    SEC_MIRRORS
+    SEC_CORS
+    SEC_ORIGINS            # Str records: patterns of origins
     SEC_WORDS              # plain u32 numbers
     SEC_REGEXES            # Str records: the patterns
     SEC_STRINGS            # count is in bytes
@@ -146,6 +149,9 @@ cdef struct RuleRec:
     uint32_t codes         # first word of its retry codes in the words section
     uint32_t codes_n
     uint32_t backoff       # ms
+    uint32_t mirrors       # first MirrorRec
+    uint32_t mirrors_n
+    uint32_t cors          # index of its CorsRec; NONE: it has no rules for other origins
 
 cdef struct BackendRec:
     uint32_t cluster       # NONE: does not resolve, answered 500 for its share of the weight
@@ -185,6 +191,25 @@ cdef struct EditRec:
     Str name               # lower case
     Str value
 
+cdef struct MirrorRec:
+    uint32_t cluster
+    uint32_t share         # requests of 2^32 that are copied; NONE: all
+
+cdef enum CorsFlag:
+    CORS_ANY_ORIGIN = 1
+    CORS_ANY_METHOD = 2
+    CORS_ANY_HEADER = 4
+    CORS_CREDENTIALS = 8
+
+cdef struct CorsRec:
+    uint32_t origins       # first of its patterns: "https://a.test", "https://*.a.test", "http://*"; lower case, without a default port
+    uint32_t origins_n
+    uint32_t flags         # CorsFlag bits
+    Str methods            # as it is answered: "GET, PUT"
+    Str headers
+    Str expose
+    Str max_age            # decimal
+
 cdef struct ClusterRec:
     uint32_t id_lo
     uint32_t id_hi
@@ -209,7 +234,7 @@ cdef struct Sum:           # a checksum on its way
     uint64_t d
 
 cdef enum:
-    CHECKS = 12            # sections whose records are checked one by one
+    CHECKS = 15            # sections whose records are checked one by one
 
 cdef class Snapshot:
     cdef object owner      # keeps the buffer alive
@@ -231,6 +256,9 @@ cdef class Snapshot:
     cdef const FilterRec *filters
     cdef const EditRec *edits
     cdef const ClusterRec *clusters
+    cdef const MirrorRec *mirrors
+    cdef const CorsRec *cors
+    cdef const Str *origins
     cdef const uint32_t *words
     cdef const Str *patterns
     cdef const uint8_t *strings
@@ -239,7 +267,7 @@ cdef class Snapshot:
     cdef uint32_t routes_n
     cdef uint32_t rules_n
     cdef uint32_t clusters_n
-    cdef uint32_t counts[17]     # by Section
+    cdef uint32_t counts[20]     # by Section
 
     # how far the check has come
     cdef Sum sum

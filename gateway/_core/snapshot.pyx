@@ -11,7 +11,7 @@ import re2
 
 cdef enum:
     MAGIC = 0x48545349     # "ISTH"
-    VERSION = 1
+    VERSION = 2
     SEALED_FROM = 24       # offset of BlobHeader.revision_lo, the first byte that the checksum covers
     HEADER_SIZE = 32
     MAX_NAME = 65535       # HeaderBlock keeps the length of a field name in 16 bits
@@ -53,7 +53,7 @@ LAYOUT = {
     "matches": ("name_off", "name_n", "value_off", "value_n", "regex"),
     "routes": ("id_lo", "id_hi", "name_off", "name_n", "kind"),
     "rules": ("route", "number", "filters", "filters_n", "backends", "backends_n", "weight", "request_timeout", "backend_timeout",
-              "attempts", "codes", "codes_n", "backoff"),
+              "attempts", "codes", "codes_n", "backoff", "mirrors", "mirrors_n", "cors"),
     "backends": ("cluster", "weight", "filters", "filters_n"),
     "filters": ("kind", "edits", "edits_n", "status", "scheme_off", "scheme_n", "host_off", "host_n", "port", "path_kind",
                 "path_off", "path_n"),
@@ -61,6 +61,10 @@ LAYOUT = {
     "clusters": ("id_lo", "id_hi", "name_off", "name_n", "policy", "key_kind", "key_name_off", "key_name_n", "protocol",
                  "connect_timeout", "idle_timeout", "max_connections", "max_pending", "outlier_errors", "outlier_ejection",
                  "outlier_percent", "tls"),
+    "mirrors": ("cluster", "share"),
+    "cors": ("origins", "origins_n", "flags", "methods_off", "methods_n", "headers_off", "headers_n", "expose_off", "expose_n",
+             "max_age_off", "max_age_n"),
+    "origins": ("origin_off", "origin_n"),
     "words": ("value",),
     "regexes": ("pattern_off", "pattern_n"),
 }
@@ -69,7 +73,7 @@ SECTION_NAMES = (*LAYOUT, "strings")
 cdef size_t[SECTIONS] RECORD_SIZES = [
     sizeof(PortRec), sizeof(ListenerRec), sizeof(LimitsRec), sizeof(HostSlot), sizeof(VhostRec), sizeof(PathSlot), sizeof(Row),
     sizeof(FieldMatch), sizeof(RouteRec), sizeof(RuleRec), sizeof(BackendRec), sizeof(FilterRec), sizeof(EditRec),
-    sizeof(ClusterRec), sizeof(uint32_t), sizeof(Str), 1,
+    sizeof(ClusterRec), sizeof(MirrorRec), sizeof(CorsRec), sizeof(Str), sizeof(uint32_t), sizeof(Str), 1,
 ]
 
 for _index, _section in enumerate(LAYOUT):
@@ -302,6 +306,10 @@ cdef int verify_rule(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
         return flawed(flaw, SEC_RULES, i, b"backends")
     if not is_range(rule.codes, rule.codes_n, s.counts[SEC_WORDS]):
         return flawed(flaw, SEC_RULES, i, b"codes")
+    if not is_range(rule.mirrors, rule.mirrors_n, s.counts[SEC_MIRRORS]):
+        return flawed(flaw, SEC_RULES, i, b"mirrors")
+    if rule.cors != NONE and rule.cors >= s.counts[SEC_CORS]:
+        return flawed(flaw, SEC_RULES, i, b"cors")
     # A pick draws a number below the sum and walks the backends: a wrong sum would walk past the last one.
     for j in range(rule.backends, rule.backends + rule.backends_n):
         weight += s.backends[j].weight
@@ -367,12 +375,41 @@ cdef int verify_cluster(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
     return 1
 
 
+cdef int verify_mirror(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    if s.mirrors[i].cluster >= s.clusters_n:
+        return flawed(flaw, SEC_MIRRORS, i, b"cluster")
+    return 1
+
+
+cdef int verify_cors(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    cdef uint32_t strings = s.counts[SEC_STRINGS]
+    cdef const CorsRec *cors = s.cors + i
+    if not is_range(cors.origins, cors.origins_n, s.counts[SEC_ORIGINS]):
+        return flawed(flaw, SEC_CORS, i, b"origins")
+    if not is_range(cors.methods.off, cors.methods.n, strings):
+        return flawed(flaw, SEC_CORS, i, b"methods")
+    if not is_range(cors.headers.off, cors.headers.n, strings):
+        return flawed(flaw, SEC_CORS, i, b"headers")
+    if not is_range(cors.expose.off, cors.expose.n, strings):
+        return flawed(flaw, SEC_CORS, i, b"expose")
+    if not is_range(cors.max_age.off, cors.max_age.n, strings):
+        return flawed(flaw, SEC_CORS, i, b"max_age")
+    return 1
+
+
+cdef int verify_origin(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    if not is_range(s.origins[i].off, s.origins[i].n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_ORIGINS, i, b"origin")
+    return 1
+
+
 # The sections whose records are checked, in this order; hosts and paths are, with the tables that they are slots of.
 cdef Check[CHECKS] checks = [
     Check(SEC_PORTS, verify_port), Check(SEC_LISTENERS, verify_listener), Check(SEC_VHOSTS, verify_vhost),
     Check(SEC_ROWS, verify_row), Check(SEC_MATCHES, verify_match), Check(SEC_REGEXES, verify_pattern),
     Check(SEC_ROUTES, verify_route), Check(SEC_BACKENDS, verify_backend), Check(SEC_RULES, verify_rule),
     Check(SEC_FILTERS, verify_filter), Check(SEC_EDITS, verify_edit), Check(SEC_CLUSTERS, verify_cluster),
+    Check(SEC_MIRRORS, verify_mirror), Check(SEC_CORS, verify_cors), Check(SEC_ORIGINS, verify_origin),
 ]
 
 
@@ -514,6 +551,9 @@ cdef class Snapshot:
         self.filters = <const FilterRec *> starts[SEC_FILTERS]
         self.edits = <const EditRec *> starts[SEC_EDITS]
         self.clusters = <const ClusterRec *> starts[SEC_CLUSTERS]
+        self.mirrors = <const MirrorRec *> starts[SEC_MIRRORS]
+        self.cors = <const CorsRec *> starts[SEC_CORS]
+        self.origins = <const Str *> starts[SEC_ORIGINS]
         self.words = <const uint32_t *> starts[SEC_WORDS]
         self.patterns = <const Str *> starts[SEC_REGEXES]
         self.strings = starts[SEC_STRINGS]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.cli.sources import Sources
-from gateway.control.build import Filter, HeaderModifier, Match, Model, Redirect, build
+from gateway.control.build import ALL, Filter, HeaderModifier, Match, Model, Redirect, Rule, build
 
 Where = Callable[[str, int], str]
 
@@ -41,6 +41,16 @@ def filter_text(each: Filter) -> str:
     return "rewrite"
 
 
+def filter_texts(model: Model, rule: Rule) -> list[str]:
+    """All that a rule does beside choosing a backend."""
+    texts = ["cors"] if rule.cors is not None else []
+    texts += [filter_text(each) for each in rule.filters]
+    for mirror in rule.mirrors:
+        share = "" if mirror.share == ALL else f" {mirror.share / ALL:.3g}"
+        texts.append(f"mirror{share} to {model.clusters[mirror.cluster].name}")
+    return texts
+
+
 def table_of(model: Model) -> list[dict[str, Any]]:
     """One row for each rule of each route, in the order of the model."""
     rows = []
@@ -55,7 +65,7 @@ def table_of(model: Model) -> list[dict[str, Any]]:
                     "listeners": listeners,
                     "hosts": hosts,
                     "matches": [match_text(match) for match in rule.matches],
-                    "filters": [filter_text(each) for each in rule.filters],
+                    "filters": filter_texts(model, rule),
                     "backends": [
                         {
                             "cluster": None if backend.cluster is None else model.clusters[backend.cluster].name,

@@ -19,9 +19,11 @@ from gateway.model.cluster import EndpointSpec, parse_endpoint
 from gateway.model.config import Config
 from gateway.model.listener import Limits, bind_address
 from gateway.model.listener import Listener as ListenerSpec
-from gateway.model.names import intersect_hostnames, normal_hostname, normal_path, normal_prefix
+from gateway.model.names import intersect_hostnames, normal_hostname, normal_origin, normal_path, normal_prefix
 from gateway.model.route import (
+    CORS,
     ROUTE_PROTOCOLS,
+    BackendObjectRef,
     BackendRef,
     GRPCRoute,
     HTTPBackendRef,
@@ -189,6 +191,33 @@ Filter = HeaderModifier | Redirect | Rewrite
 
 
 @dataclass(frozen=True, slots=True)
+class Mirror:
+    """A cluster that gets a copy of a share of the requests."""
+
+    cluster: int
+    """Index into Model.clusters."""
+    share: int
+    """Requests of 2**32 that are copied; ALL: every one."""
+
+
+ALL = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """What a page of another origin may ask for. Lists are as they are answered; "*" stands alone."""
+
+    origins: tuple[str, ...]
+    """Sorted; lower case, without a port that the scheme has by itself; a host may begin with "*"."""
+    credentials: bool
+    methods: tuple[str, ...]
+    headers: tuple[str, ...]
+    expose: tuple[str, ...]
+    max_age: int
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """A share of a rule's requests."""
 
@@ -196,7 +225,7 @@ class Backend:
     """Index into Model.clusters; None is answered 500."""
     weight: int
     """At least 1: backends of weight 0 are left out."""
-    filters: tuple[HeaderModifier, ...]
+    filters: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +248,9 @@ class Rule:
     codes: tuple[int, ...]
     """Sorted, each once."""
     backoff: int
+    mirrors: tuple[Mirror, ...] = ()
+    """In the order written; those that lead nowhere are left out."""
+    cors: Cors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +423,7 @@ def _build_rule(spec: HTTPRouteRule, number: int, clusters: dict[str, int]) -> R
     filters: tuple[Filter, ...] = ()
     backends: tuple[Backend, ...] = (Backend(cluster=None, weight=1, filters=()),)
     if not any(filter_gap(each.type) for each in spec.filters):
-        filters = tuple(_build_filter(each) for each in spec.filters)
+        filters = tuple(_build_filter(each) for each in spec.filters if each.type not in ("RequestMirror", "CORS"))
         if any(isinstance(each, Redirect) for each in filters):
             backends = ()
         else:
@@ -408,6 +440,35 @@ def _build_rule(spec: HTTPRouteRule, number: int, clusters: dict[str, int]) -> R
         attempts=0 if retry is None else 1 if retry.attempts is None else retry.attempts,
         codes=tuple(sorted(set(retry.codes))) if retry else (),
         backoff=_milliseconds(retry.backoff if retry else None),
+        mirrors=_build_mirrors(spec, clusters),
+        cors=next((_build_cors(each.cors) for each in spec.filters if each.cors is not None), None),
+    )
+
+
+def _build_mirrors(spec: HTTPRouteRule, clusters: dict[str, int]) -> tuple[Mirror, ...]:
+    mirrors = []
+    for each in spec.filters:
+        mirror = each.request_mirror
+        if mirror is None or mirror.backend_ref.name not in clusters or not is_plain(mirror.backend_ref):
+            continue
+        share = ALL
+        if mirror.percent is not None:
+            share = mirror.percent * ALL // 100
+        elif mirror.fraction is not None:
+            share = min(ALL, mirror.fraction.numerator * ALL // mirror.fraction.denominator)
+        if share:
+            mirrors.append(Mirror(clusters[mirror.backend_ref.name], share))
+    return tuple(mirrors)
+
+
+def _build_cors(spec: CORS) -> Cors:
+    return Cors(
+        origins=tuple(sorted({normal_origin(each) for each in spec.allow_origins})),
+        credentials=spec.allow_credentials,
+        methods=tuple(dict.fromkeys(spec.allow_methods)),
+        headers=tuple(dict.fromkeys(spec.allow_headers)),
+        expose=tuple(dict.fromkeys(spec.expose_headers)),
+        max_age=spec.max_age,
     )
 
 
@@ -431,12 +492,11 @@ def _build_tunnel(name: str | None, refs: tuple[BackendRef, ...], clusters: dict
 def _build_backend(ref: HTTPBackendRef, clusters: dict[str, int]) -> Backend:
     if any(filter_gap(each.type, at_backend=True) for each in ref.filters):
         return Backend(cluster=None, weight=ref.weight, filters=())
-    built = (_build_filter(each) for each in ref.filters)
-    filters = tuple(each for each in built if isinstance(each, HeaderModifier))
+    filters = tuple(_build_filter(each) for each in ref.filters)
     return Backend(cluster=clusters.get(ref.name) if is_plain(ref) else None, weight=ref.weight, filters=filters)
 
 
-def is_plain(ref: HTTPBackendRef | BackendRef) -> bool:
+def is_plain(ref: HTTPBackendRef | BackendRef | BackendObjectRef) -> bool:
     """Whether the reference names a cluster of the files, and nothing of Kubernetes."""
     return ref.group == "" and ref.kind == "Service" and ref.namespace is None and ref.port is None
 

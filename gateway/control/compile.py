@@ -12,6 +12,7 @@ from hashlib import blake2b
 from gateway._core.snapshot import LAYOUT, SECTION_NAMES, compile_regex, hash32, pack_header, seal
 from gateway.control.build import (
     Cluster,
+    Cors,
     Filter,
     HeaderModifier,
     Listener,
@@ -41,6 +42,7 @@ OTHER_METHOD = 0
 REQUEST_HEADERS, RESPONSE_HEADERS, REDIRECT, REWRITE = 1, 2, 3, 4
 PATH_KEEP, PATH_FULL, PATH_PREFIX = 0, 1, 2
 EDIT_SET, EDIT_ADD, EDIT_REMOVE = 0, 1, 2
+CORS_ANY_ORIGIN, CORS_ANY_METHOD, CORS_ANY_HEADER, CORS_CREDENTIALS = 1, 2, 4, 8
 
 Words = tuple[int, ...]
 
@@ -129,6 +131,7 @@ class _Packer:
         self.regexes: dict[str, int] = {}
         self.limits: dict[Words, int] = {}
         self.filters: dict[tuple[Filter, ...], tuple[int, int]] = {(): (0, 0)}
+        self.cors: dict[Cors | None, int] = {None: NONE}
         self.matches: dict[tuple[tuple[ValueMatch, ...], tuple[ValueMatch, ...]], int] = {((), ()): 0}
         self.contents: dict[tuple[int, ...], Words] = {}
         self.cluster_ids: dict[int, int] = {}
@@ -300,11 +303,32 @@ class _Packer:
             packed += (record, backend.weight, *self.pack_filters(backend.filters))
         backends = self.add("backends", packed)
         codes = self.add("words", rule.codes)
+        known = self.cluster_records
+        mirrors = [(known[each.cluster], each.share) for each in rule.mirrors if each.cluster in known]
+        first_mirror = self.add("mirrors", (word for mirror in mirrors for word in mirror)) if mirrors else 0
         return self.add("rules", (
             route, rule.number, *self.pack_filters(rule.filters), backends, len(rule.backends),
             sum(backend.weight for backend in rule.backends), _cut(rule.request_timeout), _cut(rule.backend_timeout),
-            _cut(rule.attempts), codes, len(rule.codes), _cut(rule.backoff),
+            _cut(rule.attempts), codes, len(rule.codes), _cut(rule.backoff), first_mirror, len(mirrors), self.pack_cors(rule.cors),
         ))  # fmt: skip
+
+    def pack_cors(self, cors: Cors | None) -> int:
+        """Index of the record; equal ones are packed once."""
+        index = self.cors.get(cors)
+        if index is None:
+            assert cors is not None
+            patterns = [each for each in cors.origins if each != "*"]
+            flags = CORS_ANY_ORIGIN if "*" in cors.origins else 0
+            flags |= (CORS_ANY_METHOD if "*" in cors.methods else 0) | (CORS_ANY_HEADER if "*" in cors.headers else 0)
+            flags |= CORS_CREDENTIALS if cors.credentials else 0
+            # Where credentials are a star is a name like any other, and there is no header of that name.
+            expose = [each for each in cors.expose if not (cors.credentials and each == "*")]
+            first = self.add("origins", (word for each in patterns for word in self.text(each)))
+            index = self.cors[cors] = self.add("cors", (
+                first, len(patterns), flags, *self.text(", ".join(cors.methods)), *self.text(", ".join(cors.headers)),
+                *self.text(", ".join(expose)), *self.text(str(cors.max_age)),
+            ))  # fmt: skip
+        return index
 
     def target(self, rule: int, match: Match, fields: int, regex: int) -> _Target:
         method, text = NONE, (0, 0)

@@ -4,6 +4,7 @@ An error takes the route out. What Gateway API answers 500 instead is an error t
 """
 
 from collections.abc import Iterator, Sequence, Set
+from typing import get_args
 
 from gateway.model.check_limit import check_attached
 from gateway.model.config import Config
@@ -15,11 +16,13 @@ from gateway.model.names import (
     hostname_flaw,
     intersect_hostnames,
     normal_hostname,
+    origin_flaw,
     path_flaw,
     pattern_flaw,
 )
 from gateway.model.problem import Finding, Path, absent, warning
 from gateway.model.route import (
+    CORS,
     ROUTE_PROTOCOLS,
     BackendObjectRef,
     BackendRef,
@@ -31,11 +34,13 @@ from gateway.model.route import (
     HeaderMatch,
     HeaderModifier,
     HTTPBackendRef,
+    HTTPMethod,
     HTTPRoute,
     HTTPRouteFilter,
     HTTPRouteMatch,
     HTTPRouteRule,
     PathModifier,
+    RequestMirror,
     Route,
     TCPRoute,
     TCPRouteRule,
@@ -56,6 +61,7 @@ _FILTER_KEYS = {
     "ExternalAuth": "external_auth",
     "ExtensionRef": "extension_ref",
 }
+_METHODS: tuple[str, ...] = get_args(HTTPMethod)
 _REPEATED_FILTERS = frozenset({"RequestMirror", "ExtensionRef"})
 _MOST_WEIGHT = 0x7FFFFFFF
 
@@ -87,6 +93,11 @@ def check_route(route: Route, config: Config, path: Path, broken_clusters: Set[s
         fate = "connections are closed" if isinstance(rule, TLSRouteRule | TCPRouteRule) else "share is answered 500"
         yield from _check_backends(rule.backend_refs, clusters, broken_clusters, at, fate)
         if isinstance(rule, HTTPRouteRule | GRPCRouteRule):
+            filters: Sequence[AnyFilter] = rule.filters
+            for place, each in enumerate(filters):
+                if each.request_mirror is not None:
+                    to: Path = (*at, "filters", place, "requestMirror", "backendRef")
+                    yield from _check_backend(each.request_mirror.backend_ref, clusters, broken_clusters, to, "copies are not sent")
             yield from check_attached(rule.rate_limits, limits, at)
         if isinstance(rule, TLSRouteRule):
             yield from _check_double_tls(rule, config, at)
@@ -150,23 +161,36 @@ def _check_http_rule(rule: HTTPRouteRule, path: Path) -> Iterator[Finding]:
     for number, match in enumerate(rule.matches):
         yield from _check_http_match(match, (*path, "matches", number))
     yield from _check_filters(rule.filters, path)
-    kinds = {each.type for each in rule.filters}
-    if "RequestRedirect" in kinds and "URLRewrite" in kinds:
-        yield Finding((*path, "filters"), "RequestRedirect and URLRewrite exclude each other")
-    if "RequestRedirect" in kinds and rule.backend_refs:
+    if any(each.type == "RequestRedirect" for each in rule.filters) and rule.backend_refs:
         yield Finding((*path, "backendRefs"), "a rule that redirects has no backends")
-    if any(match.path.type != "PathPrefix" for match in rule.matches):
-        for number, each in enumerate(rule.filters):
-            for key, change in (("requestRedirect", each.request_redirect), ("urlRewrite", each.url_rewrite)):
-                if change and change.path and change.path.type == "ReplacePrefixMatch":
-                    at: Path = (*path, "filters", number, key, "path", "type")
-                    yield Finding(at, "ReplacePrefixMatch needs every match of the rule to be a PathPrefix")
+    yield from _check_paths(rule, rule.filters, path)
+    rewrites = any(each.url_rewrite and each.url_rewrite.path for each in rule.filters)
+    for number, ref in enumerate(rule.backend_refs):
+        at: Path = (*path, "backendRefs", number)
+        yield from _check_paths(rule, ref.filters, at)
+        for place, each in enumerate(ref.filters):
+            change = each.request_redirect or each.url_rewrite
+            if rewrites and change and change.path and change.path.type == "ReplacePrefixMatch":
+                yield Finding((*at, "filters", place), "the rule rewrites the path already, and its prefix is not there any more")
     timeouts = rule.timeouts
     if timeouts and timeouts.request and timeouts.backend_request and timeouts.backend_request > timeouts.request:
         message = f"{timeouts.backend_request} is longer than the whole request's {timeouts.request}"
         yield Finding((*path, "timeouts", "backendRequest"), message)
     if rule.session_persistence is not None:
         yield warning((*path, "sessionPersistence"), "not served by this version: sessions are not kept on one backend")
+
+
+def _check_paths(rule: HTTPRouteRule, filters: tuple[HTTPRouteFilter, ...], path: Path) -> Iterator[Finding]:
+    """Filters of a rule or of one of its backends beside each other, and beside the rule's matches."""
+    if {"RequestRedirect", "URLRewrite"} <= {each.type for each in filters}:
+        yield Finding((*path, "filters"), "RequestRedirect and URLRewrite exclude each other")
+    if all(match.path.type == "PathPrefix" for match in rule.matches):
+        return
+    for number, each in enumerate(filters):
+        for key, change in (("requestRedirect", each.request_redirect), ("urlRewrite", each.url_rewrite)):
+            if change and change.path and change.path.type == "ReplacePrefixMatch":
+                at: Path = (*path, "filters", number, key, "path", "type")
+                yield Finding(at, "ReplacePrefixMatch needs every match of the rule to be a PathPrefix")
 
 
 def _check_http_match(match: HTTPRouteMatch, path: Path) -> Iterator[Finding]:
@@ -238,6 +262,10 @@ def _check_filters(filters: tuple[AnyFilter, ...], path: Path, *, at_backend: bo
                 yield Finding((*at, key), f"does not belong to a filter of type {each.type}", at_key=True)
             elif isinstance(value, HeaderModifier):
                 yield from _check_modifier(value, (*at, key))
+            elif isinstance(value, RequestMirror):
+                yield from _check_mirror(value, (*at, key))
+            elif isinstance(value, CORS):
+                yield from _check_cors(value, (*at, key))
         if isinstance(each, HTTPRouteFilter):
             yield from _check_url_filter(each, at)
         if gap := filter_gap(each.type, at_backend=at_backend):
@@ -259,6 +287,35 @@ def _check_modifier(modifier: HeaderModifier, path: Path) -> Iterator[Finding]:
     for number, name in enumerate(modifier.remove):
         if flaw := field_name_flaw(name, modified=True):
             yield Finding((*path, "remove", number), flaw)
+
+
+def _check_mirror(mirror: RequestMirror, path: Path) -> Iterator[Finding]:
+    if mirror.percent is not None and mirror.fraction is not None:
+        yield Finding((*path, "fraction"), "stands beside percent; one of them says the share")
+    if mirror.fraction is not None and mirror.fraction.numerator > mirror.fraction.denominator:
+        yield Finding((*path, "fraction", "numerator"), "is larger than the denominator")
+
+
+def _check_cors(cors: CORS, path: Path) -> Iterator[Finding]:
+    for key, values in (
+        ("allowOrigins", cors.allow_origins),
+        ("allowMethods", cors.allow_methods),
+        ("allowHeaders", cors.allow_headers),
+        ("exposeHeaders", cors.expose_headers),
+    ):
+        if "*" in values and len(values) > 1 and key != "exposeHeaders":
+            yield Finding((*path, key), "'*' stands alone: it is all there is")
+        for number, value in enumerate(values):
+            if key == "allowOrigins":
+                flaw = origin_flaw(value)
+            elif key == "allowMethods":
+                flaw = None if value == "*" or value in _METHODS else f"'{value}' is not a method: {', '.join(_METHODS)} or *"
+            else:
+                flaw = None if TOKEN.fullmatch(value) else f"'{value}' is not a header field name"
+            if flaw:
+                yield Finding((*path, key, number), flaw)
+    if not cors.allow_origins:
+        yield warning(path, "allows no origin, so that pages of none can ask")
 
 
 def _check_url_filter(each: HTTPRouteFilter, path: Path) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
 _FIELD_VALUE = re.compile(r"[!-~]+(?:[\t ]?[!-~]+)*")
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _HOSTNAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
+_ORIGIN = re.compile(r"https?://(?:\*|(?:\*\.)?(?:[a-zA-Z0-9-]+\.)*[a-zA-Z0-9-]+)(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
 _PATH_CHARS = re.compile(r"(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})+")
 _ESCAPE = re.compile(r"%([0-9a-fA-F]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -77,6 +78,22 @@ def field_value_flaw(value: str) -> str | None:
     if not _FIELD_VALUE.fullmatch(value):
         return "the value must be visible ASCII, with single spaces inside and none around it"
     return None
+
+
+def origin_flaw(origin: str) -> str | None:
+    """Of an origin of a CORS filter: *, or scheme://host[:port] whose host may be a star or begin with "*."."""
+    if origin == "*":
+        return None
+    match = _ORIGIN.fullmatch(origin)
+    if match is None or not 0 < int(match["port"] or 1) <= 65535:
+        return f"'{origin}' is not an origin, such as https://*.example.com, http://localhost:8080 or *"
+    return None
+
+
+def normal_origin(origin: str) -> str:
+    """Lower case, without a port that the scheme has by itself, as browsers write it (RFC 6454 §6.2)."""
+    plain = origin.lower()
+    return plain.removesuffix(":80") if plain.startswith("http:") else plain.removesuffix(":443")
 
 
 KEYED = ("header", "cookie", "query")

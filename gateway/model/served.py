@@ -3,8 +3,10 @@
 Every function answers None (served) or a sentence for a Problem of severity warning.
 """
 
-_RULE_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"})
-_BACKEND_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier"})
+_RULE_FILTERS = frozenset(
+    {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite", "CORS"}
+)
+_BACKEND_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"})
 
 
 def filter_gap(filter_type: str, *, at_backend: bool = False) -> str | None:

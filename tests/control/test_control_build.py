@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.control.build import LONGEST_MS, Backend, HeaderModifier, Model, PathRewrite, Redirect, Rewrite, Rule, build
+from gateway.control.build import LONGEST_MS, Backend, Cors, HeaderModifier, Model, PathRewrite, Redirect, Rewrite, Rule, build
 from gateway.model.config import Config
 from gateway.model.route import hostnames_of
 from gateway.model.scalars import decode_hook
@@ -224,6 +224,36 @@ def test_a_redirect_has_no_backends() -> None:
     assert rule.backends == ()
 
 
+def test_mirrors_and_origins_stand_beside_the_filters() -> None:
+    """A mirror that leads nowhere, or of a share of nothing, is left out; origins are as browsers write them."""
+
+    def mirror(name: str, **share: Any) -> dict[str, Any]:
+        return {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": name}, **share}}
+
+    given = ["HTTPS://B.test:443", "http://a.test:80", "https://*.c.test:8443"]
+    allowed = {"allowOrigins": given, "allowMethods": ["PUT", "GET", "PUT"]}
+    rule = one_rule(
+        {
+            "filters": [
+                mirror("app"),
+                mirror("nowhere"),
+                mirror("app", percent=0),
+                mirror("app", percent=50),
+                {"type": "CORS", "cors": allowed},
+                mirror("app", fraction={"numerator": 1, "denominator": 1000}),
+            ],
+            "backendRefs": [{"name": "app"}],
+        }
+    )
+    assert rule.filters == () and [each.cluster for each in rule.mirrors] == [0, 0, 0]
+    assert [each.share / 2**32 for each in rule.mirrors] == pytest.approx([1, 0.5, 0.001], rel=1e-6)
+    origins = ("http://a.test", "https://*.c.test:8443", "https://b.test")
+    assert rule.cors == Cors(origins, credentials=False, methods=("PUT", "GET"), headers=(), expose=(), max_age=5)
+
+
+AUTH = {"protocol": "HTTP", "backendRef": {"name": "app"}}
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -233,12 +263,12 @@ def test_a_redirect_has_no_backends() -> None:
         {"backendRefs": [{"name": "nowhere"}]},
         {"backendRefs": [{"name": "app", "kind": "Bucket"}]},
         {"backendRefs": [{"name": "app", "namespace": "other"}]},
-        {"backendRefs": [{"name": "app"}], "filters": [{"type": "CORS", "cors": {}}]},
+        {"backendRefs": [{"name": "app"}], "filters": [{"type": "ExternalAuth", "externalAuth": AUTH}]},
         {
             "backendRefs": [{"name": "app"}],
             "filters": [{"type": "ExtensionRef", "extensionRef": {"group": "", "kind": "K", "name": "n"}}],
         },
-        {"backendRefs": [{"name": "app", "filters": [{"type": "URLRewrite", "urlRewrite": {}}]}]},
+        {"backendRefs": [{"name": "app", "filters": [{"type": "ExternalAuth", "externalAuth": AUTH}]}]},
     ],
 )
 def test_what_must_answer_500_has_one_backend_that_is_none(spec: dict[str, Any]) -> None:

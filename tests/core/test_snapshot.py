@@ -13,11 +13,14 @@ from gateway._core import explain, snapshot
 from gateway._core.snapshot import LAYOUT, SECTION_NAMES, SnapshotError, load
 from gateway.model import Listener
 from gateway.model.route import (
+    CORS,
+    BackendObjectRef,
     HeaderModifier,
     HTTPHeader,
     HTTPRouteFilter,
     HTTPRouteRule,
     PathModifier,
+    RequestMirror,
     RequestRedirect,
     Retry,
     URLRewrite,
@@ -33,10 +36,13 @@ def rich() -> bytes:
     new_prefix = PathModifier("ReplacePrefixMatch", replace_prefix_match="/v2")
     rewrite = HTTPRouteFilter("URLRewrite", url_rewrite=URLRewrite(path=new_prefix))
     away = HTTPRouteFilter("RequestRedirect", request_redirect=RequestRedirect(hostname="b.test"))
+    mirror = HTTPRouteFilter("RequestMirror", request_mirror=RequestMirror(BackendObjectRef("origin"), percent=50))
+    other = HTTPRouteFilter("CORS", cors=CORS(("https://a.test",), allow_methods=("GET",), expose_headers=("x",)))
     routes = (
         route("a", rule(match("/api"), match("/x", "Exact", "GET", {"h": "1"}, {"q": "2"}), filters=(edits, rewrite))),
         route("b", rule(match("/r[0-9]+", "RegularExpression", headers={"h": "a|b"}, regex=True)), hosts=("*.example.com",)),
         route("c", rule(match("/old"), filters=(away,), to=())),
+        route("e", rule(match("/e"), filters=(mirror, other))),
         route("again", HTTPRouteRule(matches=(match("/again"),), retry=Retry(codes=(502, 503)))),
         route("d", *(rule(match(f"/n/{number}")) for number in range(20)), hosts=("d.example.com", "x.test")),
     )
@@ -91,9 +97,9 @@ def test_a_blob_opens_and_tells_what_is_in_it() -> None:
     told = loaded.describe()
     assert [listener["name"] for listener in told["listeners"]] == ["web", "wild", "two"]
     assert told["listeners"][0]["hosts"] == ["*", "*.example.com", "d.example.com", "x.test"]
-    assert told["routes"] == ["a", "again", "b", "c", "d"]
+    assert told["routes"] == ["a", "again", "b", "c", "d", "e"]
     assert [cluster["name"] for cluster in told["clusters"]] == ["origin"]
-    assert loaded.counts_by_section["rules"] == 24
+    assert loaded.counts_by_section["rules"] == 25
     assert len(loaded.regexes) == loaded.counts_by_section["regexes"] == 2
     assert "revision=7" in repr(loaded)
     ask_around(loaded)
@@ -168,7 +174,7 @@ def test_truncation_and_noise_are_refused() -> None:
         ("vhosts", "deepest", 513),
         ("vhosts", "regex_rows", 0xFFFFFFFF),
         ("vhosts", "regex_rows_n", 0xFFFFFFFF),
-        ("rows", "rule", 24),
+        ("rows", "rule", 25),
         ("rows", "method", 10),
         ("rows", "method_text_n", 1 << 30),
         ("rows", "regex", 2),
@@ -180,11 +186,22 @@ def test_truncation_and_noise_are_refused() -> None:
         ("matches", "regex", 2),
         ("routes", "name_off", 1 << 31),
         ("routes", "kind", 4),
-        ("rules", "route", 5),
+        ("rules", "route", 6),
         ("rules", "filters", 1 << 31),
         ("rules", "backends_n", 1 << 31),
         ("rules", "codes_n", 3),
         ("rules", "weight", 2),
+        ("rules", "mirrors_n", 2),
+        ("rules", "mirrors", 0xFFFFFFFF),
+        ("rules", "cors", 1),
+        ("mirrors", "cluster", 1),
+        ("cors", "origins", 2),
+        ("cors", "origins_n", 2),
+        ("cors", "methods_n", 1 << 31),
+        ("cors", "headers_off", 1 << 31),
+        ("cors", "expose_n", 1 << 31),
+        ("cors", "max_age_off", 1 << 31),
+        ("origins", "origin_n", 1 << 31),
         ("backends", "cluster", 1),
         ("backends", "weight", 5),
         ("backends", "filters_n", 1 << 31),

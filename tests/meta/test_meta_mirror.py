@@ -12,6 +12,7 @@ WIRE = "wire/test_wire_framing.py"  # the path is tested whole, by byte scripts 
 TESTED_BY = {
     "gateway/__main__.py": "e2e/test_process.py",
     "gateway/_core/acceptor.pyx": "wire/test_wire_addresses.py",
+    "gateway/_core/cors.pyx": "wire/test_wire_cors.py",
     "gateway/_core/dial.pyx": "wire/test_wire_tls.py",
     "gateway/_core/doorway.pyx": "wire/test_wire_tls.py",
     "gateway/_core/downstream.pyx": WIRE,
@@ -26,7 +27,9 @@ TESTED_BY = {
     "gateway/_core/h2_sink.pyx": "core/test_h2_session.py",
     "gateway/_core/h2_stream.pyx": "core/test_h2_send.py",
     "gateway/_core/h2_upstream.pyx": "wire/test_wire_h2.py",
+    "gateway/_core/mirror.pyx": "wire/test_wire_mirror.py",
     "gateway/_core/websocket.pyx": "wire/test_wire_h2.py",
+    "gateway/_core/onlooker.pyx": "wire/test_wire_tunnel.py",
     "gateway/_core/pathtest.pyx": "core/test_buf.py",  # the tests' door into the path
     "gateway/_core/selftest.pyx": "core/test_h1_parse.py",  # it is the tests' door into the codecs
     "gateway/_core/tls.pyx": "wire/test_wire_tls.py",

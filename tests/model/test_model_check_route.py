@@ -78,6 +78,17 @@ GOOD: list[dict[str, Any]] = [
 ]
 
 
+PREFIXED = {"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/b"}}}
+
+
+def cors(**parts: Any) -> dict[str, Any]:
+    return rule(filters=[{"type": "CORS", "cors": parts}])
+
+
+def mirror(**parts: Any) -> dict[str, Any]:
+    return rule(filters=[{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "app"}, **parts}}])
+
+
 @pytest.mark.parametrize("spec", GOOD)
 def test_nothing_is_said_about_a_good_route(spec: dict[str, Any]) -> None:
     assert said(spec) == []
@@ -170,20 +181,50 @@ def test_nothing_is_said_about_a_good_route(spec: dict[str, Any]) -> None:
         (rule(rateLimits=["slow"]), "*warning rules[0].rateLimits: not served by this version"),
         (rule(sessionPersistence={}), "*warning rules[0].sessionPersistence: not served by this version"),
         (
-            rule(filters=[{"type": "CORS", "cors": {"allowOrigins": ["*"]}}]),
-            "*error rules[0].filters[0].type: not served by this version: a filter of type CORS; requests of this rule are",
+            cors(allowOrigins=["https://*.a.test", "ftp://a.test"]),
+            "error rules[0].filters[0].cors.allowOrigins[1]: 'ftp://a.test' is not an origin, such as",
+        ),
+        (cors(allowOrigins=["http://a.test:0"]), "error rules[0].filters[0].cors.allowOrigins[0]: 'http://a.test:0' is not"),
+        (cors(allowOrigins=["http://a.*.test"]), "error rules[0].filters[0].cors.allowOrigins[0]: 'http://a.*.test' is not an"),
+        (cors(allowOrigins=["*", "http://a.test"]), "error rules[0].filters[0].cors.allowOrigins: '*' stands alone"),
+        (cors(allowOrigins=["*"], allowMethods=["get"]), "error rules[0].filters[0].cors.allowMethods[0]: 'get' is not a method"),
+        (cors(allowOrigins=["*"], allowHeaders=["a b"]), "error rules[0].filters[0].cors.allowHeaders[0]: 'a b' is not a header"),
+        (cors(allowOrigins=["*"], exposeHeaders=[""]), "error rules[0].filters[0].cors.exposeHeaders[0]: '' is not a header field"),
+        (cors(), "*warning rules[0].filters[0].cors: allows no origin"),
+        (
+            rule(filters=[{"type": "ExternalAuth", "externalAuth": {"protocol": "HTTP", "backendRef": {"name": "app"}}}]),
+            "*error rules[0].filters[0].type: not served by this version: a filter of type ExternalAuth; requests of this rule are",
         ),
         (
             rule(filters=[{"type": "ExtensionRef", "extensionRef": {"group": "g", "kind": "K", "name": "n"}}]),
             "*error rules[0].filters[0].type: not served by this version",
         ),
         (
-            rule(filters=[{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "app"}}}]),
-            "*error rules[0].filters[0].type: not served by this version",
+            mirror(percent=1, fraction={"numerator": 1}),
+            "error rules[0].filters[0].requestMirror.fraction: stands beside percent",
         ),
         (
-            rule(backendRefs=[{"name": "app", "filters": [{"type": "URLRewrite", "urlRewrite": {}}]}]),
-            "*error rules[0].backendRefs[0].filters[0].type: not served by this version: a filter of type URLRewrite on a backend",
+            mirror(fraction={"numerator": 5, "denominator": 4}),
+            "error rules[0].filters[0].requestMirror.fraction.numerator: is larger than the denominator",
+        ),
+        (
+            rule(filters=[{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "nowhere"}}}]),
+            "*error rules[0].filters[0].requestMirror.backendRef.name: there is no cluster 'nowhere'; its copies are not sent",
+        ),
+        (
+            rule(backendRefs=[{"name": "app", "filters": [{"type": "CORS", "cors": {"allowOrigins": ["*"]}}]}]),
+            "*error rules[0].backendRefs[0].filters[0].type: not served by this version: a filter of type CORS on a backend",
+        ),
+        (
+            rule(
+                filters=[{"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/a"}}}],
+                backendRefs=[{"name": "app", "filters": [PREFIXED]}],
+            ),
+            "error rules[0].backendRefs[0].filters[0]: the rule rewrites the path already",
+        ),
+        (
+            rule(matches=[{"path": {"type": "Exact", "value": "/"}}], backendRefs=[{"name": "app", "filters": [PREFIXED]}]),
+            "error rules[0].backendRefs[0].filters[0].urlRewrite.path.type: ReplacePrefixMatch needs every match",
         ),
         ({"kind": "GRPCRoute", **match(method={"type": "Exact"})}, "error rules[0].matches[0].method: needs a service"),
         (

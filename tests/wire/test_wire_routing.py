@@ -47,6 +47,15 @@ routes:
         backendRefs: [{name: site, weight: 3}, {name: second, weight: 1}, {name: site, weight: 0}]
       - matches: [{path: {type: PathPrefix, value: /missing}}]
         backendRefs: [{name: nobody}]
+      - matches: [{path: {type: PathPrefix, value: /apart}}]
+        backendRefs:
+          - name: site
+            filters:
+              - {type: URLRewrite, urlRewrite: {hostname: apart.test, path: {type: ReplacePrefixMatch, replacePrefixMatch: /own}}}
+      - matches: [{path: {type: PathPrefix, value: /elsewhere}}]
+        backendRefs:
+          - name: site
+            filters: [{type: RequestRedirect, requestRedirect: {hostname: else.test, statusCode: 307}}]
       - matches: [{path: {type: PathPrefix, value: /go}}]
         filters: [{type: RequestRedirect, requestRedirect: {scheme: https, hostname: new.test, statusCode: 301}}]
       - matches: [{path: {type: PathPrefix, value: /move}}]
@@ -241,3 +250,21 @@ def test_listeners_of_one_port_are_told_apart_by_host(connect: Connect, gateway:
         ask(client, "/cart", host=host)
         assert client.answer().status == 404
     second.close()
+
+
+def test_http_route_backend_url_rewrite(client: Client, site: Origin) -> None:
+    client.send("GET /apart/x?y HTTP/1.1\r\nHost: app.test\r\n\r\n")
+    origin = site.accept()
+    assert origin.request().startswith(b"GET /own/x?y HTTP/1.1\r\nhost: apart.test\r\n")
+    origin.ok()
+    assert client.answer().body == b"ok"
+
+
+def test_http_route_backend_request_redirect(client: Client, site: Origin) -> None:
+    client.send("POST /elsewhere/x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nhi")
+    answer = client.answer()
+    assert answer.status == 307
+    location = answer.get("location") or ""
+    assert location.startswith("http://else.test") and location.endswith("/elsewhere/x")
+    client.kept()
+    site.untouched()

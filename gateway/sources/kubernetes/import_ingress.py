@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.model.names import hostname_flaw, normal_hostname
-from gateway.model.served import filter_gap
 from gateway.sources.kubernetes.annotations import (
     Annotations,
     cors_of,
@@ -202,8 +201,6 @@ class _Importer:
             reader.refuse("x-forwarded-prefix", f"'{prefix}' is not a plain path")
         if (cors := cors_of(reader)) is not None:
             filters.append(cors)
-            if filter_gap("CORS") is not None:
-                self._note("enable-cors: translated, but this version answers 500 where a CORS filter stands")
         if filters:
             rule["filters"] = filters
         for key, value in (("timeouts", timeouts_of(reader)), ("retry", retry_of(reader))):

@@ -201,7 +201,8 @@ class _Report:
         for finding in outcome.findings:
             self.say(ref, finding.path, finding.message)
         for path, refused in outcome.refused:
-            self.say(ref, path, f"{refused.message}; its share is answered 500")
+            fate = "its copies are not sent" if "requestMirror" in path else "its share is answered 500"
+            self.say(ref, path, f"{refused.message}; {fate}")
         for finding in outcome.warnings:
             self.say(ref, finding.path, finding.message, "warning")
 

@@ -471,3 +471,50 @@ def test_a_bad_rule_fails_alone(rule: str, answer: str, reason: str) -> None:
 def test_fields_of_a_newer_api_are_skipped() -> None:
     rules = f"[{{matches: [{{path: {{value: /, newer: 1}}}}], newest: {{a: b}}, backendRefs: [{v(1)}]}}]"
     assert Cluster(gateway(), WEB, route("r", rules)).ask("/") == "v1:8080"
+
+
+MIRRORS = """
+  - filters:
+    - {type: RequestMirror, requestMirror: {backendRef: {name: v2, port: 8080}}}
+    - {type: RequestMirror, requestMirror: {backendRef: {name: v3, port: 8080}, percent: 20}}
+    backendRefs: [{name: v1, port: 8080}]"""
+
+
+def test_http_route_request_mirrors() -> None:
+    """HTTPRouteRequestMirror, HTTPRouteRequestMultipleMirrors, HTTPRouteRequestPercentageMirror: where copies go. That they go is
+    told by tests/wire/test_wire_mirror.py."""
+    cluster = Cluster(gateway(), WEB, route("mirror", MIRRORS))
+    assert cluster.ask("/") == "v1:8080"
+    mirrors = cluster.rule("HTTPRoute/default/mirror").mirrors
+    shares = [(cluster.model.clusters[each.cluster].name, round(each.share / 2**32, 3)) for each in mirrors]
+    assert shares == [("Service/default/v2:8080", 1), ("Service/default/v3:8080", 0.2)]
+    assert cluster.conditions("HTTPRoute", "mirror") == {"Accepted": "True Accepted", "ResolvedRefs": "True ResolvedRefs"}
+
+
+def test_a_mirror_that_leads_nowhere_costs_no_request() -> None:
+    """The reference is told and left out; the rule serves."""
+    missing = MIRRORS.replace("name: v2", "name: gone")
+    cluster = Cluster(gateway(), WEB, route("mirror", missing))
+    assert cluster.ask("/") == "v1:8080"
+    assert cluster.conditions("HTTPRoute", "mirror") == {"Accepted": "True Accepted", "ResolvedRefs": "False BackendNotFound"}
+    assert [cluster.model.clusters[each.cluster].name for each in cluster.rule("HTTPRoute/default/mirror").mirrors] == [
+        "Service/default/v3:8080"
+    ]
+    foreign = MIRRORS.replace("{name: v2, port", "{name: v2, namespace: other, port")
+    cluster = Cluster(gateway(), WEB, service("v2", 8080, namespace="other"), route("mirror", foreign))
+    assert cluster.ask("/") == "v1:8080"
+    assert cluster.conditions("HTTPRoute", "mirror")["ResolvedRefs"] == "False RefNotPermitted"
+
+
+def test_http_route_cors() -> None:
+    """HTTPRouteCORS: what is answered is told by tests/wire/test_wire_cors.py."""
+    rules = """
+  - filters:
+    - type: CORS
+      cors: {allowOrigins: ["https://www.foo.com", "https://*.bar.com"], allowMethods: [GET, OPTIONS], maxAge: 3600}
+    backendRefs: [{name: v1, port: 8080}]"""
+    cluster = Cluster(gateway(), WEB, route("cors", rules))
+    assert cluster.ask("/") == "v1:8080"
+    cors = cluster.rule("HTTPRoute/default/cors").cors
+    assert cors is not None and cors.origins == ("https://*.bar.com", "https://www.foo.com") and cors.max_age == 3600
+    assert cluster.conditions("HTTPRoute", "cors") == {"Accepted": "True Accepted", "ResolvedRefs": "True ResolvedRefs"}
