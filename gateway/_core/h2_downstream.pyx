@@ -547,7 +547,8 @@ cdef class H2ServerStream(Downstream):
             if self.stream.is_tunnel and 200 <= head.status < 300:
                 # It would say that the tunnel is open (RFC 8441 §5), which the origin did not.
                 head.status = 502
-                if self.exchange is not None:
+                if self.exchange is not None and self.exchange.downstream is not None:
+                    # and not the gateway's own answer, in the form of gRPC
                     self.exchange.flags |= FLAG_UPE
                     self.exchange.detail = b"not_switched"
             self.connection.session.send_response(self.stream, head)
