@@ -8,6 +8,7 @@
 
 from gateway._core.acceptor cimport Acceptor, Address
 from gateway._core.buf cimport InBuf
+from gateway._core.client_hello cimport ClientHello
 from gateway._core.plane cimport Plane
 from gateway._core.seam cimport Pollable
 from gateway._core.timers cimport Timer
@@ -45,11 +46,11 @@ cdef class Doorway(Pollable):
     cdef void feed(self) noexcept
     cdef void feed_proxy(self) noexcept
     cdef void feed_hello(self) noexcept
-    cdef void choose(self, const uint8_t *name, size_t n) noexcept
+    cdef void choose(self, const ClientHello *hello) noexcept
     cdef void shake_hands(self) noexcept
     cdef void hand_on(self) noexcept
     cdef bint speaks_h2(self) noexcept
-    cdef void carry(self, uint32_t listener, const uint8_t *name, size_t n) noexcept
+    cdef void carry(self, uint32_t listener, const ClientHello *hello) noexcept
     cdef void refuse(self, int alert) noexcept
     cdef void end_with(self, const uint8_t *p, size_t n) noexcept
     cdef void drop_rest(self) noexcept

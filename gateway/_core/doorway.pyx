@@ -94,7 +94,7 @@ cdef class Door(Acceptor):
         if protocol == PROTOCOL_TCP and not port.proxy_protocol:
             raw = RawDownstream.new(self)
             if raw.open(fd):
-                raw.begin(port.listeners, NULL, 0)
+                raw.begin(port.listeners, NULL)
         elif port.proxy_protocol or protocol != PROTOCOL_HTTP:
             Doorway.new(self, fd)
         else:
@@ -181,7 +181,7 @@ cdef class Doorway(Pollable):
         if self.acceptor.protocol() == PROTOCOL_HTTP:
             self.hand_on()
         elif self.acceptor.protocol() == PROTOCOL_TCP:
-            self.carry(self.acceptor.borrow_port().listeners, NULL, 0)
+            self.carry(self.acceptor.borrow_port().listeners, NULL)
         else:
             self.state = DOOR_HELLO
 
@@ -195,7 +195,7 @@ cdef class Doorway(Pollable):
         if step == 0:
             return
         if step > 0:
-            self.choose(hello.name, hello.name_n)
+            self.choose(&hello)
             return
         self.plane.counters.fault(-step)
         if -step == F_TLS_NOT and looks_like_http(p, n):
@@ -204,7 +204,7 @@ cdef class Doorway(Pollable):
         else:
             self.refuse(alert_of(step))
 
-    cdef void choose(self, const uint8_t *name, size_t n) noexcept:
+    cdef void choose(self, const ClientHello *hello) noexcept:
         """Listener and certificate for the name that the client asks for; then the handshake begins.
 
         A client that names nothing gets the listener without hostname, or the port's first one.
@@ -214,8 +214,8 @@ cdef class Doorway(Pollable):
         cdef const ListenerRec *listener
         cdef uint32_t found = NONE
         if port != NULL:
-            found = find_listener(snapshot, self.acceptor.port, name, n)
-            if found == NONE and n == 0:
+            found = find_listener(snapshot, self.acceptor.port, hello.name, hello.name_n)
+            if found == NONE and hello.name_n == 0:
                 found = port.listeners
         if found == NONE:
             self.plane.counters.bump(S_TLS_NO_NAME, 1)
@@ -223,7 +223,7 @@ cdef class Doorway(Pollable):
             return
         listener = &snapshot.listeners[found]
         if listener.protocol == PROTOCOL_TLS:
-            self.carry(found, name, n)
+            self.carry(found, hello)
             return
         self.promised = id64(listener.id_lo, listener.id_hi)
         self.server = self.plane.servers.get(self.promised)
@@ -231,7 +231,7 @@ cdef class Doorway(Pollable):
             # its certificates are not here (yet)
             self.refuse(ALERT_INTERNAL_ERROR)
             return
-        self.context = self.server.choose(name, n)
+        self.context = self.server.choose(hello.name, hello.name_n)
         self.tls = tls_accept(self.context)
         if self.tls == NULL or tls_feed(self.tls, self.input.data + self.input.start, self.input.end - self.input.start) < 0:
             self.close()
@@ -295,7 +295,7 @@ cdef class Doorway(Pollable):
         cdef const uint8_t *p = NULL
         return tls_protocol(self.tls, &p) == 2 and p[0] == 104 and p[1] == 50
 
-    cdef void carry(self, uint32_t listener, const uint8_t *name, size_t n) noexcept:
+    cdef void carry(self, uint32_t listener, const ClientHello *hello) noexcept:
         """The connection goes to an endpoint as it is, with all that was read of it."""
         cdef RawDownstream raw = RawDownstream.new(self.acceptor)
         raw.address = self.address
@@ -303,7 +303,7 @@ cdef class Doorway(Pollable):
         self.plane.wheel.disarm(&self.timer)
         self.state = DOOR_CLOSED
         if raw.take_over(self, self.input.data + self.input.start, self.input.end - self.input.start):
-            raw.begin(listener, name, n)
+            raw.begin(listener, hello)
         in_clear(&self.input)
 
     # ---- the end -------------------------------------------------------------------------------------------------------

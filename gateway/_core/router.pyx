@@ -10,6 +10,7 @@ but the root prefix.
 
 from libc.string cimport memchr, memcmp
 
+from gateway._core.client_hello cimport ClientHello, has_alpn
 from gateway._core.cors cimport is_preflight, preflight_method
 from gateway._core.headers cimport Field, HeaderBlock
 from gateway._core.snapshot cimport (
@@ -411,23 +412,38 @@ cdef uint32_t find_port(Snapshot snapshot, uint32_t id_lo, uint32_t id_hi) noexc
 
 # --- connections that are no requests ---
 
-cdef uint32_t find_tunnel(Snapshot snapshot, uint32_t listener, const uint8_t *name, size_t n) noexcept nogil:
+cdef bint is_offered(Snapshot s, const Row *row, const ClientHello *hello) noexcept nogil:
+    """Whether the client offers the protocol that the match asks for, if it does: its one FieldMatch, as a header's."""
+    cdef Span wanted
+    if row.headers_n == 0:
+        return True
+    wanted = s.borrow(s.matches[row.matches].value)
+    return hello != NULL and has_alpn(hello, wanted.p, <size_t> wanted.n)
+
+
+cdef uint32_t find_tunnel(Snapshot snapshot, uint32_t listener, const ClientHello *hello) noexcept nogil:
     cdef HostKeys keys
     cdef const ListenerRec *at = snapshot.listeners + listener
     cdef const PathSlot *slot
     cdef int32_t level = FIRST_LEVEL
     cdef uint32_t vhost
-    keys.p = name
-    keys.n = <uint32_t> n
+    cdef uint32_t row
+    keys.p = NULL
+    keys.n = 0
+    if hello != NULL:
+        keys.p = &hello.name[0]
+        keys.n = hello.name_n
     keys.top = NOT_MADE
     while True:
         vhost = next_host(snapshot, at.hosts, at.hosts_mask, &keys, &level)
         if vhost == NONE:
             return NONE
-        # one match stands for all of a connection: the prefix that covers every path
-        slot = find_path(snapshot, snapshot.vhosts + vhost, hash32_finish(HASH_BASIS), name, 0)
-        if slot != NULL and slot.prefix_n:
-            return snapshot.rows[slot.rows + slot.exact_n].rule
+        # the matches of connections are those of the prefix that covers every path; who asks for a protocol comes first
+        slot = find_path(snapshot, snapshot.vhosts + vhost, hash32_finish(HASH_BASIS), keys.p, 0)
+        if slot != NULL:
+            for row in range(slot.rows + slot.exact_n, slot.rows + slot.exact_n + slot.prefix_n):
+                if is_offered(snapshot, &snapshot.rows[row], hello):
+                    return snapshot.rows[row].rule
 
 
 cdef const BackendRec *pick_backend(Snapshot snapshot, const RuleRec *rule, uint64_t random) noexcept nogil:

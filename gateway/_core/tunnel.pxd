@@ -10,6 +10,7 @@
 
 from gateway._core.acceptor cimport Acceptor, Address
 from gateway._core.buf cimport InBuf, OutQueue
+from gateway._core.client_hello cimport ClientHello
 from gateway._core.plane cimport Binding, Plane
 from gateway._core.pool cimport Cluster, Endpoint
 from gateway._core.seam cimport Downstream, Flow, Pollable, Upstream
@@ -55,8 +56,8 @@ cdef class RawDownstream(Downstream):
     cdef bint open(self, int fd) noexcept
     # The descriptor of a doorway, and what that had read. False when memory is out: closed.
     cdef bint take_over(self, Pollable door, const uint8_t *p, size_t n) noexcept
-    # Carries the connection to an endpoint of the listener's route for the name (empty: TCP). listener: index in the binding in use.
-    cdef void begin(self, uint32_t listener, const uint8_t *name, size_t n) noexcept
+    # Carries the connection to an endpoint of the listener's route for the hello (NULL: TCP). listener: index in the binding in use.
+    cdef void begin(self, uint32_t listener, const ClientHello *hello) noexcept
     # Sends a TLS alert and closes.
     cdef void alert(self, int description) noexcept
     cdef void read(self) noexcept
@@ -106,7 +107,7 @@ cdef class Tunnel(Flow):
     cdef bint over
 
     cdef ssize_t pull_request(self, int fd) noexcept
-    cdef void route(self) noexcept
+    cdef void route(self, const ClientHello *hello) noexcept
     cdef void pick(self) noexcept
     cdef void end_attempt(self, bint good) noexcept
     cdef void drop_upstream(self, bint reset) noexcept

@@ -17,7 +17,7 @@ from gateway._core.buf cimport (
     out_send,
     out_splice,
 )
-from gateway._core.client_hello cimport ALERT_BYTES, ALERT_INTERNAL_ERROR, ALERT_UNRECOGNIZED_NAME, encode_alert
+from gateway._core.client_hello cimport ALERT_BYTES, ALERT_INTERNAL_ERROR, ALERT_UNRECOGNIZED_NAME, ClientHello, encode_alert
 from gateway._core.counters cimport (
     S_BYTES_IN,
     S_BYTES_OUT,
@@ -142,7 +142,7 @@ cdef class RawDownstream(Downstream):
             return False
         return True
 
-    cdef void begin(self, uint32_t listener, const uint8_t *name, size_t n) noexcept:
+    cdef void begin(self, uint32_t listener, const ClientHello *hello) noexcept:
         cdef Tunnel tunnel = Tunnel.__new__(Tunnel)
         cdef Snapshot snapshot = self.plane.binding.snapshot
         if self.address.n == 0:
@@ -161,10 +161,10 @@ cdef class RawDownstream(Downstream):
         tunnel.wants_new = True
         tunnel.start_us = self.plane.poller.now_us
         tunnel.active_ms = self.plane.poller.now_ms
-        if n:
-            tunnel.name_n = <uint16_t> n
-            memcpy(tunnel.name, name, n)
-        tunnel.route()
+        if hello != NULL:
+            tunnel.name_n = hello.name_n
+            memcpy(tunnel.name, hello.name, hello.name_n)
+        tunnel.route(hello)
 
     # ---- readiness -----------------------------------------------------------------------------------------------------
 
@@ -415,7 +415,7 @@ cdef class RawDownstream(Downstream):
 cdef class Tunnel(Flow):
     # ---- from the listener to a connection -----------------------------------------------------------------------------
 
-    cdef void route(self) noexcept:
+    cdef void route(self, const ClientHello *hello) noexcept:
         cdef Snapshot snapshot = self.binding.snapshot
         cdef uint32_t rule
         self.secure = snapshot.listeners[self.listener].protocol == LISTENER_TLS
@@ -424,7 +424,7 @@ cdef class Tunnel(Flow):
             self.plane.counters.bump(S_TLS_NO_NAME, 1)
             self.fail(FLAG_NR, b"no_name", ALERT_UNRECOGNIZED_NAME)
             return
-        rule = find_tunnel(snapshot, self.listener, self.name, self.name_n)
+        rule = find_tunnel(snapshot, self.listener, hello)
         if rule == NONE:
             if self.secure:
                 self.plane.counters.bump(S_TLS_NO_NAME, 1)

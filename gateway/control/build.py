@@ -267,7 +267,8 @@ class Attachment:
 class Route:
     """One route. Ties between routes go to the one that stands first in Model.routes.
 
-    A TLSRoute or TCPRoute has one rule without filters, whose one match takes every path: there is none.
+    A TLSRoute or TCPRoute has one rule without filters, whose matches take every path: there is none. One that asks for a protocol
+    of ALPN writes it as a header "alpn".
     """
 
     name: str
@@ -402,7 +403,8 @@ def _build_route(spec: Served, listeners: tuple[Listener, ...], clusters: dict[s
     if isinstance(spec, GRPCRoute):
         rules = tuple(_build_rule(http_rule(rule), number, clusters) for number, rule in enumerate(spec.rules))
         return Route(name=spec.name, kind="GRPCRoute", attachments=attachments, rules=rules)
-    rules = tuple(_build_tunnel(rule.name, rule.backend_refs, clusters) for rule in spec.rules)
+    offers = spec.alpn if isinstance(spec, TLSRoute) else ()
+    rules = tuple(_build_tunnel(rule.name, rule.backend_refs, clusters, offers) for rule in spec.rules)
     return Route(spec.name, "TLSRoute" if isinstance(spec, TLSRoute) else "TCPRoute", attachments, rules)
 
 
@@ -472,13 +474,14 @@ def _build_cors(spec: CORS) -> Cors:
     )
 
 
-def _build_tunnel(name: str | None, refs: tuple[BackendRef, ...], clusters: dict[str, int]) -> Rule:
-    """The rule of a TLSRoute or TCPRoute: whole connections, by weight."""
+def _build_tunnel(name: str | None, refs: tuple[BackendRef, ...], clusters: dict[str, int], offers: tuple[str, ...]) -> Rule:
+    """The rule of a TLSRoute or TCPRoute: whole connections, by weight. offers: protocols of which a client offers one."""
     backends = tuple(Backend(clusters.get(ref.name) if is_plain(ref) else None, ref.weight, ()) for ref in refs if ref.weight)
+    asked: list[tuple[ValueMatch, ...]] = [(ValueMatch("alpn", offer, False),) for offer in dict.fromkeys(offers)]
     return Rule(
         number=0,
         name=name or "",
-        matches=(Match(path_type="PathPrefix", path="", method="", headers=(), query=()),),
+        matches=tuple(Match(path_type="PathPrefix", path="", method="", headers=headers, query=()) for headers in asked or [()]),
         filters=(),
         backends=backends or (Backend(cluster=None, weight=1, filters=()),),
         request_timeout=0,

@@ -76,6 +76,11 @@ def check_route(route: Route, config: Config, path: Path, broken_clusters: Set[s
             yield Finding((*path, "hostnames", number), flaw)
     if isinstance(route, TLSRoute) and not route.hostnames:
         yield Finding(path, "a TLSRoute needs hostnames")
+    if isinstance(route, TLSRoute):
+        for number, name in enumerate(route.alpn):
+            # RFC 7301 §3.1: 1 to 255 bytes
+            if not (name.isascii() and name.isprintable() and 0 < len(name) < 256):
+                yield Finding((*path, "alpn", number), "is no name of a protocol; h2 and http/1.1 are some")
     if isinstance(route, TLSRoute | TCPRoute) and len(route.rules) != 1:
         yield Finding((*path, "rules"), f"a {type(route).__name__} has one rule, and here are {len(route.rules)}")
     yield from _check_attachment(route, config, path)

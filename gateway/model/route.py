@@ -386,6 +386,7 @@ class TLSRoute(TLSRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag="T
 
     name: Annotated[str, Doc("Stands once in the configuration")]
     listeners: Annotated[tuple[str, ...], Doc("Names of listeners; none: every TLS listener")] = ()
+    alpn: Annotated[tuple[str, ...], Doc("Protocols, such as h2, of which a client offers one; none: whatever it offers")] = ()
     created: Created = ""
 
 

@@ -32,8 +32,9 @@ clusters:
 def gateway_text(clusters: dict[str, str]) -> str:
     """A configuration with a route by host (NAME.test) for each cluster, which is given without its name."""
     routes = [f"  - {{name: {name}, hostnames: [{name}.test], rules: [{{backendRefs: [{{name: {name}}}]}}]}}" for name in clusters]
-    # No test here wants an ejection.
-    rows = [f"  - {{name: {name}, outlierDetection: {{consecutiveErrors: 0}}, {rest}}}" for name, rest in clusters.items()]
+    # No test here wants an ejection, or a machine that is too busy to shake hands within a second.
+    usual = "connectTimeout: 20s, outlierDetection: {consecutiveErrors: 0}"
+    rows = [f"  - {{name: {name}, {usual}, {rest}}}" for name, rest in clusters.items()]
     return TEXT.format(routes="\n".join(routes), clusters="\n".join(rows))
 
 
@@ -58,10 +59,11 @@ http {{
 """
 NGINX_SERVER = """\
   server {{
-    listen unix:{home}/{name}.sock ssl; ssl_certificate {home}/tls/{name}.crt; ssl_certificate_key {home}/tls/{name}.key;
+    listen unix:{home}/{name}.sock ssl{http2}; ssl_certificate {home}/tls/{name}.crt; ssl_certificate_key {home}/tls/{name}.key;
     ssl_protocols {protocol}; keepalive_requests {requests};
     location / {{
-      return 200 "$ssl_session_reused|$ssl_protocol|$ssl_server_name|$ssl_client_verify|$ssl_client_s_dn|$connection";
+      set $session "$ssl_session_reused|$ssl_protocol|$ssl_server_name|$ssl_client_verify|$ssl_client_s_dn";
+      return 200 "$session|$connection|$server_protocol";
     }}
   }}
 """
@@ -83,6 +85,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "early": AUTHORITY.issue("site.test", not_before=days(1), not_after=days(9)),
         "unknown": OTHER.issue("site.test"),
         "revoked": AUTHORITY.issue("site.test"),
+        "h2": AUTHORITY.issue("site.test"),
     }
     for name, leaf in leaves.items():
         write_pair(home / "tls", name, leaf)
@@ -99,6 +102,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             name=name,
             protocol="TLSv1.2" if name == "old" else "TLSv1.3",
             requests=1 if name in ("once", "old") else 1000,
+            http2=" http2" if name == "h2" else "",
         )
         for name in [*leaves, "selfsigned"]
     ]
@@ -133,6 +137,11 @@ def before_nginx(nginx: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "unlisted": cluster("good", subjectAltNames="[other.test, example.test]"),
         "numbered": cluster("address", serverName="192.0.2.1"),
         "misnumbered": cluster("address", serverName="192.0.2.2"),
+        **{
+            f"{kind}-{site}": f"protocol: {kind}, {cluster(site)}"
+            for kind in ("auto", "HTTP1", "HTTP2")
+            for site in ("good", "h2")
+        },
         "asked": cluster("good", crl=f"{nginx}/tls/ca.crl"),
         "unasked": cluster("revoked"),
         "revoked": cluster("revoked", crl=f"{nginx}/tls/ca.crl"),
@@ -176,6 +185,22 @@ def test_nginx_is_verified_by_other_names_and_by_address(before_nginx: Gateway) 
 
 
 @needs("nginx")
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    {
+        "auto-good": "HTTP/1.1",
+        "auto-h2": "HTTP/2.0",
+        "HTTP1-good": "HTTP/1.1",
+        "HTTP1-h2": "HTTP/1.1",
+        "HTTP2-h2": "HTTP/2.0",
+    }.items(),
+)
+def test_nginx_and_the_cluster_agree_on_a_protocol(before_nginx: Gateway, name: str, protocol: str) -> None:
+    status, _, body = fetch(before_nginx, name)
+    assert status == 200 and body.split("|")[6] == protocol
+
+
+@needs("nginx")
 def test_nginx_is_looked_up_in_a_revocation_list_where_there_is_one(before_nginx: Gateway) -> None:
     assert fetch(before_nginx, "asked")[0] == fetch(before_nginx, "unasked")[0] == 200
 
@@ -193,6 +218,7 @@ def test_nginx_is_looked_up_in_a_revocation_list_where_there_is_one(before_nginx
         "misnumbered": "tls_certificate_wrong_name",
         "revoked": "tls_certificate_revoked",
         "unlisted-issuer": "tls_no_revocation_list",
+        "HTTP2-good": "tls_alert_no_application_protocol",
     }.items(),
 )
 def test_nginx_with_a_bad_certificate_is_502_whose_reason_is_in_the_log_alone(

@@ -237,6 +237,10 @@ def test_nothing_is_said_about_a_good_route(spec: dict[str, Any]) -> None:
         ),
         ({"kind": "TLSRoute", **rule()}, "error : a TLSRoute needs hostnames"),
         ({"kind": "TLSRoute", "hostnames": ["a.b"]}, "error rules: a TLSRoute has one rule, and here are 0"),
+        (
+            {"kind": "TLSRoute", "hostnames": ["a.b"], "alpn": ["h2", ""], **rule()},
+            "error alpn[1]: is no name of a protocol; h2 and http/1.1 are some",
+        ),
         ({"kind": "TCPRoute", "rules": [{}, {}]}, "error rules: a TCPRoute has one rule, and here are 2"),
         ({"kind": "TCPRoute", "listeners": ["web"]}, "*error listeners[0]: listener 'web' has protocol HTTP; TCPRoute needs TCP"),
         ({"kind": "TCPRoute", **rule()}, "*warning : attaches to no listener: there is none of protocol TCP that it names"),

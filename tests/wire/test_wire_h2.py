@@ -16,6 +16,8 @@ CONFIG = """
 listeners:
   - {name: web, port: 8080}
   - {name: tls, port: 8443, protocol: HTTPS, tls: {certificates: [{cert: c, key: k}]}}
+  - {name: named, port: 8444, protocol: HTTPS, hostname: a.named.test, tls: {certificates: [{cert: c, key: k}]}}
+  - {name: others, port: 8444, protocol: HTTPS, hostname: "*.named.test", tls: {certificates: [{cert: c, key: k}]}}
 routes:
   - name: two
     hostnames: [two.test]
@@ -66,6 +68,21 @@ def test_alpn_chooses_h2(connect: Connect, site: Origin, gateway: Gateway) -> No
     stream = client.ask()
     origin = site.accept()
     assert b"x-forwarded-proto: https\r\n" in origin.request()
+    origin.send(OK)
+    assert client.answer(stream)[1] == b"ok"
+
+
+def test_a_request_for_another_listeners_host_is_misdirected(connect: Connect, site: Origin, gateway: Gateway) -> None:
+    """Clients send on one connection whatever its certificate and address are good for (RFC 9113 §9.1.1): not here."""
+    show(gateway, "named", server_tls((("*.named.test",), server_context("*.named.test")), alpn=b"\x02h2\x08http/1.1"))
+    wire = connect("named")
+    encrypted(wire, "a.named.test", trusting(alpn=("h2",)))
+    client = H2Client(wire)
+    stream = client.ask(host="b.named.test")
+    assert client.answer(stream)[0][":status"] == "421"
+    stream = client.ask(host="a.named.test")
+    origin = site.accept()
+    origin.request()
     origin.send(OK)
     assert client.answer(stream)[1] == b"ok"
 

@@ -21,6 +21,10 @@ listeners:
 routes:
   - {name: one, kind: TLSRoute, hostnames: [a.test, "*.one.test"], rules: [{backendRefs: [{name: site}]}]}
   - {name: two, kind: TLSRoute, hostnames: [b.one.test, "*.inner.test"], rules: [{backendRefs: [{name: other}]}]}
+  - {name: bare, kind: TLSRoute, hostnames: ["*.spoken.test"], rules: [{backendRefs: [{name: site}]}]}
+  - {name: spoken, kind: TLSRoute, hostnames: ["*.spoken.test"], alpn: [acme-tls/1, h2], rules: [{backendRefs: [{name: other}]}]}
+  - {name: exact, kind: TLSRoute, hostnames: [x.spoken.test], alpn: [http/1.1], rules: [{backendRefs: [{name: other}]}]}
+  - {name: only, kind: TLSRoute, hostnames: [only.test], alpn: [h2], rules: [{backendRefs: [{name: site}]}]}
 clusters:
   - {name: site, endpoints: ["127.0.0.1:1"], outlierDetection: {consecutiveErrors: 0}}
   - {name: other, endpoints: ["127.0.0.1:1"]}
@@ -133,6 +137,41 @@ def test_the_name_decides(connect: Connect, site: Origin, other: Origin, listene
     chosen, passed_by = (site, other) if cluster == "site" else (other, site)
     assert chosen.accept().exactly(len(hello)) == hello
     passed_by.untouched()
+
+
+@pytest.mark.parametrize(
+    ("name", "alpn", "cluster"),
+    [
+        ("a.spoken.test", [], "site"),
+        ("a.spoken.test", ["http/1.1"], "site"),
+        ("a.spoken.test", ["h2c", "h", "h22"], "site"),
+        ("a.spoken.test", ["http/1.1", "h2"], "other"),
+        ("a.spoken.test", ["acme-tls/1"], "other"),
+        # A host that asks for what the client does not offer leaves it to the one above.
+        ("x.spoken.test", ["http/1.1"], "other"),
+        ("x.spoken.test", ["spdy/3"], "site"),
+        ("only.test", ["h2"], "site"),
+    ],
+)
+def test_what_a_client_offers_decides_where_a_route_asks(
+    connect: Connect, site: Origin, other: Origin, name: str, alpn: list[str], cluster: str
+) -> None:
+    client = connect("pass")
+    hello = real_hello(name, alpn=alpn)
+    client.send(hello)
+    chosen, passed_by = (site, other) if cluster == "site" else (other, site)
+    assert chosen.accept().exactly(len(hello)) == hello
+    passed_by.untouched()
+
+
+@pytest.mark.parametrize("alpn", [[], ["http/1.1"]])
+def test_a_client_that_offers_nothing_wanted_is_told_that_nobody_has_the_name(
+    connect: Connect, site: Origin, alpn: list[str]
+) -> None:
+    client = connect("pass")
+    client.send(real_hello("only.test", alpn=alpn))
+    assert client.exactly(len(NO_SUCH_NAME)) == NO_SUCH_NAME
+    site.untouched()
 
 
 def test_a_proxy_header_comes_before_the_hello(gateway: Gateway, connect: Connect, site: Origin) -> None:
