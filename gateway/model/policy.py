@@ -63,7 +63,9 @@ class RateLimit(Part, frozen=True):
 class Redis(Part, frozen=True):
     """Redis or Valkey. The URL may carry a password, so it is never shown whole."""
 
-    url: Annotated[str, Doc("redis://, rediss:// or unix://; Sentinel by ?sentinel=..., Cluster by ?cluster=true")]
+    url: Annotated[
+        str, Doc("redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://, unix:///PATH; HOST,HOST?sentinel=NAME or ?cluster=true")
+    ]
     timeout: Duration = Duration(10)
 
     def __repr__(self) -> str:

@@ -20,6 +20,7 @@ from gateway.model.names import hostname_flaw, keyed_flaw, normal_hostname
 from gateway.model.problem import Finding, Path, warning
 from gateway.model.route import TCPRoute, asks_for
 from gateway.model.tls import ClusterTLS
+from gateway.supervisor.redis_url import parse_redis_url
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[-._/:A-Za-z0-9]{0,251}[A-Za-z0-9])?")
 _SMALLEST_HEAD, _LARGEST_HEAD = 256, 1 << 20
@@ -94,8 +95,10 @@ def _check_root(config: Config) -> Iterator[Finding]:
     if not config.access_log.path:
         yield Finding(("accessLog", "path"), "is empty; stdout or a file is meant")
     if config.redis is not None:
-        if not re.match(r"(?:rediss?|unix)://.", config.redis.url):
-            yield Finding(("redis", "url"), "must begin with redis://, rediss:// or unix://")
+        try:
+            parse_redis_url(config.redis.url)
+        except ValueError as flaw:
+            yield Finding(("redis", "url"), str(flaw))
         if config.redis.timeout == 0:
             yield Finding(("redis", "timeout"), "must be longer than 0s")
     yield from _check_limits(config.limits, ("limits",))

@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector as RegistryCollector
 from gateway import __version__
 from gateway._core import counters, faults
 from gateway.model.live import LiveFacts
+from gateway.supervisor.ipc import STORE_BOUNDS_US, StoreFacts
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 PREFIX: Final = "isthmus_"
@@ -133,6 +134,20 @@ KUBERNETES_STATUS_WRITES = _metric("kubernetes_status_writes", "counter", ("resu
 KUBERNETES_ENDPOINTS = _metric(
     "kubernetes_endpoint_updates", "counter", (), "Changes of endpoints alone, which reach the workers without new routes."
 )
+STORE_SECONDS = _metric(
+    "ratelimit_store_seconds", "histogram", (), "Round trips to the store of rate limits, each of one call or of many."
+)
+STORE_CALLS = _metric("ratelimit_store_calls", "counter", (), "Calls of the script in the store of rate limits.")
+STORE_ERRORS = _metric(
+    "ratelimit_store_errors",
+    "counter",
+    ("kind",),
+    "Round trips to the store that failed, by why: timeout, connect, readonly, oom, denied and so on.",
+)
+STORE_BREAKERS_OPEN = _metric(
+    "ratelimit_store_breakers_open", "gauge", (), "Breakers that keep a store from being asked, over servers and workers."
+)
+STORE_BREAKER_OPENED = _metric("ratelimit_store_breaker_opened", "counter", (), "Times that a breaker opened.")
 WORKER_UP = _metric("worker_up", "gauge", WORKER_LABELS, "1 while the worker of this slot serves, else 0.")
 WORKER_RESTARTS = _metric("worker_restarts", "counter", (), "Workers that died and were replaced.")
 WORKER_MEMORY = _metric("worker_resident_memory_bytes", "gauge", WORKER_LABELS, "Resident memory of the worker.")
@@ -148,6 +163,7 @@ TABLE: Final = (
     CERTIFICATE_EXPIRY,
     KUBERNETES_SYNCED, KUBERNETES_OBJECTS, KUBERNETES_LISTS, KUBERNETES_WATCHES, KUBERNETES_ERRORS, KUBERNETES_LAST_ERROR,
     KUBERNETES_LEADER, KUBERNETES_STATUS_WRITES, KUBERNETES_ENDPOINTS,
+    STORE_SECONDS, STORE_CALLS, STORE_ERRORS, STORE_BREAKERS_OPEN, STORE_BREAKER_OPENED,
     WORKER_UP, WORKER_RESTARTS, WORKER_MEMORY, START_TIME, BUILD,
 )  # fmt: skip
 """Every metric of the gateway."""
@@ -162,6 +178,7 @@ _AT_DURATIONS = 4  # values: count, duration, bytes in, bytes out, then the buck
 _AT_SIZES_IN = _AT_DURATIONS + _DURATIONS
 _AT_SIZES_OUT = _AT_SIZES_IN + _SIZES
 _DURATION_LES = [*(repr(bound / 1e6) for bound in counters.DURATION_BOUNDS_US), "+Inf"]
+_STORE_LES = [*(repr(bound / 1e6) for bound in STORE_BOUNDS_US), "+Inf"]
 _SIZE_LES = [*(repr(float(bound)) for bound in counters.SIZE_BOUNDS), "+Inf"]
 _CLUSTER_COUNTERS = sum(metric.kind == "counter" for metric in CLUSTER_METRICS)
 
@@ -188,6 +205,8 @@ class ControlFacts:
     """(listener, cluster, first host name, kind of key) -> end of the certificates in use, in seconds since the epoch."""
     cluster: LiveFacts | None = None
     """Of the API server that is watched, if one is."""
+    store: StoreFacts | None = None
+    """Of the store of rate limits, summed over the workers, if one is used."""
 
 
 @dataclass(slots=True)
@@ -408,6 +427,7 @@ class Collector(RegistryCollector):
             up,
             CounterMetricFamily(WORKER_RESTARTS.name, WORKER_RESTARTS.help, value=facts.worker_restarts),
             memory,
+            *_store_families(facts.store),
             *_kubernetes_families(facts.cluster),
             _gauge(START_TIME, facts.started_at),
             InfoMetricFamily(BUILD.name, BUILD.help, value={"version": __version__}),
@@ -454,6 +474,23 @@ def _cumulated(les: list[str], counts: Sequence[int]) -> list[tuple[str, float]]
         total += count
         buckets.append((le, total))
     return buckets
+
+
+def _store_families(facts: StoreFacts | None) -> list[Family]:
+    if facts is None:
+        return []
+    seconds = HistogramMetricFamily(STORE_SECONDS.name, STORE_SECONDS.help)
+    seconds.add_metric([], _cumulated(_STORE_LES, facts.buckets), facts.microseconds / 1e6)
+    errors = CounterMetricFamily(STORE_ERRORS.name, STORE_ERRORS.help, labels=STORE_ERRORS.labels)
+    for kind, count in sorted(facts.errors.items()):
+        errors.add_metric([kind], count)
+    return [
+        seconds,
+        CounterMetricFamily(STORE_CALLS.name, STORE_CALLS.help, value=facts.asks),
+        errors,
+        _gauge(STORE_BREAKERS_OPEN, facts.breakers_open),
+        CounterMetricFamily(STORE_BREAKER_OPENED.name, STORE_BREAKER_OPENED.help, value=facts.opened),
+    ]
 
 
 def _kubernetes_families(facts: LiveFacts | None) -> list[Family]:

@@ -18,11 +18,16 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from gateway.supervisor.redis_url import RedisAddress
+
 # A frame larger than this is not ours: the channel is broken. The largest real one is a snapshot's endpoint table.
 MAX_FRAME = 256 * 1024 * 1024
 READ_SIZE = 256 * 1024
 MAX_FDS = 32
 LENGTH = struct.Struct("!I")
+
+# Upper bounds of the buckets for round trips to the store of rate limits.
+STORE_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 1_000_000)
 
 # host (a name, an address or an absolute path), port, weight, zone
 Endpoint = tuple[bytes, int, int, bytes]
@@ -102,6 +107,8 @@ class Settings(Message, tag="settings"):
     log_sample: float = 1.0
     log_level: str = "info"
     drain_timeout_ms: int = 30_000
+    redis: RedisAddress | None = None
+    """The store of global rate limits."""
 
 
 class Snapshot(Message, tag="snapshot"):
@@ -193,12 +200,31 @@ class Unsecured(Message, tag="unsecured"):
     error: str
 
 
+class StoreFacts(msgspec.Struct):
+    """What a worker has had to do with the store of rate limits since it began."""
+
+    asks: int = 0
+    """Calls of the script."""
+    round_trips: int = 0
+    microseconds: int = 0
+    """That the round trips took, summed."""
+    buckets: list[int] = []
+    """Round trips by STORE_BOUNDS_US, and those beyond; none when there were none."""
+    errors: dict[str, int] = {}
+    breakers: int = 0
+    """One for each server that is asked."""
+    breakers_open: int = 0
+    opened: int = 0
+    """Times that a breaker opened."""
+
+
 class Health(Message, tag="health"):
     """The heartbeat, once a second."""
 
     connections: int
     rss_kib: int
     lag_us: int
+    store: StoreFacts | None = None
 
 
 class Description(Message, tag="description"):

@@ -28,6 +28,7 @@ from gateway.model.config import Config, Kubernetes, redact
 from gateway.model.problem import Problem
 from gateway.observe import logging as log_setup
 from gateway.observe.metrics import Collector, ControlFacts, expose
+from gateway.observe.store_sums import StoreSums
 from gateway.sources import files
 from gateway.sources.certificates import Secured
 from gateway.sources.watch import watch
@@ -35,6 +36,7 @@ from gateway.supervisor import ipc
 from gateway.supervisor.adopt import Adopted
 from gateway.supervisor.cpus import granted_cpus
 from gateway.supervisor.describe import merge_clusters
+from gateway.supervisor.redis_url import parse_redis_url
 from gateway.supervisor.secrets import hold_keys
 from gateway.supervisor.sockets import Listeners, split_address
 from gateway.supervisor.stats import CLUSTER_WORDS, Sampler
@@ -93,6 +95,7 @@ class Supervisor:
         self._fleet: Fleet | None = None
         self._sampler = Sampler(self._blocks, lambda: self._names)
         self._facts = ControlFacts(started_at=self._started)
+        self._stores = StoreSums()
         self._collector = Collector(lambda: self._names, facts=self._facts)
 
     # start
@@ -314,6 +317,7 @@ class Supervisor:
             self._listeners,
             self._settings(revision),
             on_change=self._on_fleet_change,
+            on_store=lambda slot, facts: self._stores.note(slot.index, slot.pid, facts),
             name_of=lambda id_: self._names.get(id_, ("object", f"{id_:x}")),
         )
 
@@ -325,6 +329,7 @@ class Supervisor:
             log_sample=config.access_log.sample,
             log_level=self._level,
             drain_timeout_ms=int(config.drain.timeout),
+            redis=parse_redis_url(config.redis.url) if config.redis is not None else None,
         )
 
     async def _watch(self) -> None:
@@ -434,6 +439,7 @@ class Supervisor:
         facts.worker_restarts = sum(slot.restarts for slot in self._slots())
         facts.certificate_ends = certificate_ends(reconciler.current.secured if reconciler.current else Secured())
         facts.cluster = self._live.facts() if self._live is not None else None
+        facts.store = self._stores.total()
         facts.worker_memory = {slot.index: slot.rss_kib * 1024 for slot in self._slots()}
         return await asyncio.to_thread(expose, self._collector)
 

@@ -117,11 +117,13 @@ class Fleet:
         *,
         on_change: Callable[[], None] = lambda: None,
         on_respawn: Callable[[Slot], None] = lambda slot: None,
+        on_store: Callable[[Slot, ipc.StoreFacts], None] = lambda slot, facts: None,
         name_of: Callable[[int], tuple[str, str]] = lambda id_: ("object", f"{id_:x}"),
         entry: Path = ENTRY,
         extra_args: Sequence[str] = (),
     ) -> None:
         """on_change is called when a worker acknowledged, refused, came or went; on_respawn before a slot's next process starts;
+        on_store with what a worker tells of the store of rate limits;
         name_of for the kind and the name of an id, when something about it is said."""
         self.slots = [Slot(index, Block(index, block_size)) for index in range(slots)]
         self.listeners = listeners
@@ -130,6 +132,7 @@ class Fleet:
         self._tls = ipc.TLS(0, {}, {}, {})
         self._on_change = on_change
         self._on_respawn = on_respawn
+        self._on_store = on_store
         self._name_of = name_of
         self._entry = entry
         self._extra_args = list(extra_args)
@@ -258,6 +261,8 @@ class Fleet:
             slot.connections = message.connections
             slot.rss_kib = message.rss_kib
             slot.lag_us = message.lag_us
+            if message.store is not None:
+                self._on_store(slot, message.store)
             return
         if isinstance(message, ipc.Ack):
             slot.revision = message.revision

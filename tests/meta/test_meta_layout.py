@@ -30,7 +30,7 @@ MAY_IMPORT = {
 }
 # Modules that anyone may import although their package is not listed: vocabulary that two processes share, what both do with keys,
 # and the contexts that a load tries before workers use them.
-SHARED = {"gateway.supervisor.ipc", "gateway.supervisor.secrets", "gateway.worker.contexts"}
+SHARED = {"gateway.supervisor.ipc", "gateway.supervisor.redis_url", "gateway.supervisor.secrets", "gateway.worker.contexts"}
 # The control plane's libraries, which must not be loaded into a worker: a fresh one stays under 40 MB.
 NOT_IN_A_WORKER = {"aiohttp", "typer", "rich", "kubernetes_asyncio", "yaml", "prometheus_client", "watchfiles", "msgspec.yaml"}
 

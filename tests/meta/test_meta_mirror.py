@@ -70,6 +70,7 @@ TESTED_BY = {
     "gateway/sources/kubernetes/view.py": "sources/kubernetes/test_translate.py",
     "gateway/supervisor/main.py": "e2e/test_process.py",
     "gateway/worker/__main__.py": "e2e/test_process.py",
+    "gateway/worker/limits/shard.py": "worker/limits/test_link.py",
 }
 
 

@@ -13,6 +13,7 @@ from gateway._core.counters import CountersProbe
 from gateway.model.live import KindFacts, LiveFacts
 from gateway.observe import metrics
 from gateway.observe.metrics import Collector, ControlFacts, expose
+from gateway.supervisor.ipc import STORE_BOUNDS_US, StoreFacts
 
 GET, POST = 1, 3
 WEB, SHOP, API, PARTNER = 11, 22, 33, 34
@@ -100,6 +101,7 @@ def test_every_row_of_the_table_is_scraped_with_its_kind_and_help():
     fleet.facts.worker_memory[0] = 1
     fleet.facts.certificate_ends[("web", "", "a.test", "EC")] = 4e9
     fleet.facts.cluster = LiveFacts({"Service": KindFacts(True, 3, 1, 1, 0)}, is_leading=True)
+    fleet.facts.store = StoreFacts(buckets=[0] * (len(STORE_BOUNDS_US) + 1), errors={"oom": 1})
     scrape = fleet.scrape()
     names = {metric.shown_name if metric.kind == "info" else metric.name for metric in metrics.TABLE}
     assert scrape.families.keys() == names
@@ -414,3 +416,22 @@ def test_the_end_of_each_certificate_in_use_is_a_series():
     name = "isthmus_certificate_expiry_timestamp_seconds"
     assert scrape.get(name, listener="web", cluster="", host="a.test", key="EC") == 4e9
     assert scrape.get(name, listener="", cluster="app", host="", key="RSA") == 5e9
+
+
+def test_the_store_of_rate_limits_is_shown_when_there_is_one() -> None:
+    fleet = Fleet()
+    assert "isthmus_ratelimit_store_seconds" not in fleet.scrape().families
+    buckets = [0] * (len(STORE_BOUNDS_US) + 1)
+    buckets[1], buckets[-1] = 3, 1
+    fleet.facts.store = StoreFacts(
+        asks=90, round_trips=4, microseconds=2_500_000, buckets=buckets, errors={"timeout": 2, "oom": 1}, breakers=2,
+        breakers_open=1, opened=5,
+    )  # fmt: skip
+    scrape = fleet.scrape()
+    assert scrape.get("isthmus_ratelimit_store_seconds_count") == 4
+    assert scrape.get("isthmus_ratelimit_store_seconds_sum") == 2.5
+    assert scrape.get("isthmus_ratelimit_store_seconds_bucket", le="0.00025") == 3
+    assert scrape.get("isthmus_ratelimit_store_calls_total") == 90
+    assert scrape.get("isthmus_ratelimit_store_errors_total", kind="timeout") == 2
+    assert scrape.get("isthmus_ratelimit_store_breakers_open") == 1
+    assert scrape.get("isthmus_ratelimit_store_breaker_opened_total") == 5
