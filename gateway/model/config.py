@@ -65,6 +65,11 @@ class Kubernetes(Part, frozen=True):
     ingress_ports: IngressPorts = IngressPorts()
     east_west: EastWest = EastWest()
     zone: Annotated[str, Doc("Zone that this gateway runs in, for topology hints")] = ""
+    service: Annotated[
+        Annotated[str, Meta(pattern=r"^(|[-a-z0-9.]+/[-a-z0-9.]+)$")],
+        Doc("namespace/name of the gateway's own Service, whose addresses the statuses of Gateways and Ingresses show"),
+    ] = ""
+    addresses: Annotated[tuple[str, ...], Doc("What they show when that Service has none, or none is named: IP addresses, host names")] = ()
 
 
 class Config(Part, frozen=True):

@@ -196,7 +196,8 @@ def load(
         base, refused = _with_texts(config, texts, known, base, with_certificates)
         problems += refused
     assert base.config is not None
-    translation = translate(found.store, Options.of(base.config.kubernetes, taken=_taken(base.config)))
+    options = Options.of(base.config.kubernetes, taken=_taken(base.config), store=found.store)
+    translation = translate(found.store, options)
     problems += _located(translation, found)
     look = Look(Secured(), known)
     joined = translation.add_to(base.config)

@@ -61,7 +61,6 @@ TESTED_BY = {
     },
     "gateway/sources/kubernetes/attach.py": "sources/kubernetes/test_conformance_http.py",
     "gateway/sources/kubernetes/backends.py": "sources/kubernetes/test_conformance_http.py",
-    "gateway/sources/kubernetes/features.py": "sources/kubernetes/test_conformance_gateway.py",
     "gateway/sources/kubernetes/listeners.py": "sources/kubernetes/test_conformance_gateway.py",
     "gateway/sources/kubernetes/options.py": "sources/kubernetes/test_translate.py",
     "gateway/sources/kubernetes/pairs.py": "sources/kubernetes/test_conformance_gateway.py",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.model.listener import Listener
-from gateway.model.names import normal_hostname
+from gateway.model.names import intersect_hostnames, normal_hostname
 from gateway.model.tls import Certificate, ClientCertificate, ListenerTLS
 from gateway.sources.kubernetes.gateway import Gateway, GatewayListener, RouteGroupKind, RouteNamespaces
 from gateway.sources.kubernetes.gateway_class import GatewayClass
@@ -44,6 +44,8 @@ class Entry:
     conflict: str = ""
     """HostnameConflict or ProtocolConflict."""
     conflict_message: str = ""
+    overlap: str = ""
+    """Of an HTTPS listener: another one of its port whose hosts are in part its own."""
     unresolved: Refused | None = None
     """What is wrong with its references. It may be programmed all the same."""
     tls: ListenerTLS | None = None
@@ -269,6 +271,17 @@ def _find_conflicts(state: GatewayState) -> None:
                 _set_conflict(entry, *conflict, "Conflicted")
             else:
                 settled.append(entry)
+    _find_overlaps(settled)
+
+
+def _find_overlaps(entries: list[Entry]) -> None:
+    """A client that has a connection for one host may use it for the other, whose certificate and rules are not the same."""
+    secure = [each for each in entries if each.spec.protocol == "HTTPS" and each.is_accepted]
+    for entry in secure:
+        for other in secure:
+            is_apart = other is entry or other.bind != entry.bind or intersect_hostnames(entry.hostname, other.hostname) is None
+            if not is_apart and not entry.overlap:
+                entry.overlap = f"listener '{other.spec.name}'" if other.owner == entry.owner else "another listener"
 
 
 def _set_conflict(entry: Entry, conflict: str, message: str, reason: str) -> None:

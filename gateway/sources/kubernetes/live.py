@@ -30,10 +30,11 @@ from gateway.sources.kubernetes.endpoints import endpoints_of
 from gateway.sources.kubernetes.gateway import Gateway
 from gateway.sources.kubernetes.kinds import KINDS
 from gateway.sources.kubernetes.leader import Leader
+from gateway.sources.kubernetes.listener_set import ListenerSet
 from gateway.sources.kubernetes.meta import Object, Ref
 from gateway.sources.kubernetes.options import Options
 from gateway.sources.kubernetes.reflector import Facts, Holding, Reflector, State
-from gateway.sources.kubernetes.status import Condition, GatewayStatus, Status, pending
+from gateway.sources.kubernetes.status import Condition, GatewayStatus, ListenerSetStatus, Status, pending
 from gateway.sources.kubernetes.status_writer import StatusWriter
 from gateway.sources.kubernetes.translate import Translation, translate
 from gateway.sources.kubernetes.view import View
@@ -317,10 +318,16 @@ class LiveSource:
 
     def _as_shut(self, ref: Ref, status: Status, shut: Mapping[int, str]) -> Status:
         """A listener whose port could not be opened is not programmed."""
-        gateway = self.holding.store.get(Gateway, ref.namespace, ref.name) if isinstance(status, GatewayStatus) else None
-        if gateway is None or not isinstance(status, GatewayStatus):
+        store = self.holding.store
+        if isinstance(status, GatewayStatus):
+            owner: Gateway | ListenerSet | None = store.get(Gateway, ref.namespace, ref.name)
+        elif isinstance(status, ListenerSetStatus):
+            owner = store.get(ListenerSet, ref.namespace, ref.name)
+        else:
             return status
-        ports = {each.name: each.port for each in gateway.spec.listeners}
+        if owner is None:
+            return status
+        ports = {each.name: each.port for each in owner.spec.listeners}
         listeners = tuple(
             msgspec.structs.replace(each, conditions=_unprogrammed(each.conditions, shut[ports[each.name]]))
             if ports.get(each.name) in shut

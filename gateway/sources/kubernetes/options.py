@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.model.config import Kubernetes
+from gateway.sources.kubernetes.addresses import addresses_of, is_pending
 from gateway.sources.kubernetes.gateway import GatewayAddress
+from gateway.sources.kubernetes.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,9 @@ class Options:
     """Port -> who has it already: the listeners of the files."""
 
     @classmethod
-    def of(cls, kubernetes: Kubernetes, *, taken: Mapping[int, str] | None = None) -> "Options":
-        """As the configuration says."""
+    def of(cls, kubernetes: Kubernetes, *, taken: Mapping[int, str] | None = None, store: Store | None = None) -> "Options":
+        """As the configuration says. store: where the gateway's own Service is looked for."""
+        store = store or Store()
         return cls(
             controller_name=kubernetes.controller_name,
             ingress_class=kubernetes.ingress_class,
@@ -43,5 +46,7 @@ class Options:
             cluster_domain=kubernetes.east_west.cluster_domain,
             east_west_ports=tuple(sorted(set(kubernetes.east_west.ports))),
             zone=kubernetes.zone,
+            addresses=addresses_of(kubernetes, store),
+            needs_address=is_pending(kubernetes, store),
             taken=taken or {},
         )

@@ -281,6 +281,9 @@ def _entry_conditions(entry: Entry, generation: int) -> Iterator[Condition]:
         yield Condition("Conflicted", "True", entry.conflict, entry.conflict_message, generation)
     else:
         yield Condition("Conflicted", "False", "NoConflicts", "no other listener is like it", generation)
+    if entry.overlap and entry.is_accepted:
+        message = f"{entry.overlap} of its port has some of its hosts; what is asked for on the other's connection is answered 421"
+        yield Condition("OverlappingTLSConfig", "True", "OverlappingHostnames", message, generation)
 
 
 def _route_conditions(one: Judged, attachment: Attachment, generation: int) -> Iterator[Condition]:

@@ -260,6 +260,25 @@ def test_gateway_static_addresses() -> None:
     assert read("[]", Options(needs_address=True))[0]["Programmed"] == "False AddressNotAssigned"
 
 
+def test_overlapping_hosts_are_told() -> None:
+    """GatewayOverlappingTLSConfig: of HTTPS listeners of one port that share hosts, and of no others."""
+    tls = "tls: {certificateRefs: [{name: s}]}"
+    listeners = f"""
+  - {{name: wild, port: 443, protocol: HTTPS, hostname: "*.a.test", {tls}}}
+  - {{name: one, port: 443, protocol: HTTPS, hostname: x.a.test, {tls}}}
+  - {{name: apart, port: 443, protocol: HTTPS, hostname: b.test, {tls}}}
+  - {{name: elsewhere, port: 8443, protocol: HTTPS, hostname: x.a.test, {tls}}}
+  - {{name: plain, port: 80, protocol: HTTP}}
+  - {{name: plainer, port: 80, protocol: HTTP, hostname: x.a.test}}"""
+    cluster = Cluster(gateway(listeners=listeners), secret("s", PAIR))
+    told = {name: cluster.listener_conditions(name) for name in ("wild", "one", "apart", "elsewhere", "plain", "plainer")}
+    assert {name: found.get("OverlappingTLSConfig") for name, found in told.items()} == {
+        "wild": "True OverlappingHostnames", "one": "True OverlappingHostnames", "apart": None, "elsewhere": None, "plain": None,
+        "plainer": None,
+    }  # fmt: skip
+    assert all(found["Programmed"] == "True Programmed" for found in told.values())
+
+
 def test_gateway_name_maximum_length() -> None:
     """GatewayNameMaximumLength."""
     name = "a" * 253

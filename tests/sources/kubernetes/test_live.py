@@ -260,6 +260,55 @@ def test_a_port_that_cannot_be_opened_is_not_programmed(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_listener_set_hears_of_its_port_too(tmp_path: Path) -> None:
+    more = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {name: more, namespace: default}
+spec:
+  parentRef: {name: gw}
+  listeners: [{name: extra, port: 8081, protocol: HTTP}]
+"""
+
+    async def story() -> None:
+        allowing = gateway(more="allowedListeners: {namespaces: {from: All}}")
+        async with running(tmp_path, allowing, more, waits=False) as one:
+            one.shut[8081] = "Address already in use"
+            await one.go()
+            await until(lambda: one.server.status("ListenerSet", "more").get("listeners"))
+            assert programmed(one.server) == "True Programmed"
+            status = one.server.status("ListenerSet", "more")
+            for conditions in (status["conditions"], status["listeners"][0]["conditions"]):
+                (found,) = [each for each in conditions if each["type"] == "Programmed"]
+                assert (found["status"], found["reason"]) == ("False", "Invalid")
+            assert "Address already in use" in [each["message"] for each in status["listeners"][0]["conditions"]]
+
+    asyncio.run(story())
+
+
+def test_a_gateway_has_the_addresses_of_its_own_service(tmp_path: Path) -> None:
+    """GatewayAddressEmpty: pending until the Service of type LoadBalancer has been given one."""
+    own = """
+kind: Service
+metadata: {name: isthmus, namespace: isthmus}
+spec: {type: LoadBalancer, clusterIP: 10.96.0.9, ports: [{port: 80}]}
+"""
+    given = own + "status: {loadBalancer: {ingress: [{ip: 192.0.2.7}, {hostname: lb.test}]}}\n"
+    file = "kubernetes: {enabled: true, service: isthmus/isthmus}\n"
+
+    def addresses(one: Running) -> list[tuple[str, str]]:
+        return [(each["type"], each["value"]) for each in one.server.status("Gateway", "gw").get("addresses", [])]
+
+    async def story() -> None:
+        async with running(tmp_path, *FIRST, own, file=file) as one:
+            await until(lambda: programmed(one.server) == "False AddressNotAssigned")
+            await one.server.put(*objects(given))
+            await until(lambda: programmed(one.server) == "True Programmed")
+            assert addresses(one) == [("IPAddress", "192.0.2.7"), ("Hostname", "lb.test")]
+
+    asyncio.run(story())
+
+
 def test_of_two_gateways_one_writes_and_the_other_takes_over(tmp_path: Path) -> None:
     async def story() -> None:
         async with running(tmp_path, *FIRST) as one:
