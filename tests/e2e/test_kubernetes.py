@@ -1,6 +1,10 @@
-"""A gateway as it runs in a cluster: an API server on a socket, real workers, real requests."""
+"""A gateway as it runs in a cluster: an API server on a socket, real workers, real requests.
+
+On Kubernetes' own server (`make test-kube`) the gateway has the rights that k8s/base gives its ServiceAccount, and no others.
+"""
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -12,43 +16,50 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import servers
 import yaml
-from apiserver import ApiServer
 from gateway_process import Gateway, Origin, request
-from kube import CLASS
+from kube import CLASS, make_pair, secret
+from realserver import POD, REAL, spare_port
+from servers import HOME, new_server
 from until import wait_until
-
-
-def spare_port() -> int:
-    """A Gateway object names its port, so 0 will not do."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Cluster:
     """An API server on a loop in a thread."""
 
-    def __init__(self, folder: Path) -> None:
-        self.server = ApiServer()
+    def __init__(self, folder: Path, host: str) -> None:
+        """host: where pods are."""
+        self.host = host
+        self.server = new_server()
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self.do(self.server.start())
         self.config = folder / "gateway.yaml"
         kubeconfig = folder / "kubeconfig"
-        section = {"enabled": True, "kubeconfig": str(kubeconfig)}
-        self.config.write_text(json.dumps({"kubernetes": section, "drain": {"delay": "0s"}}))
+        self.section = {"enabled": True, "kubeconfig": str(kubeconfig)}
+        self.configure()
+        authority = base64.b64encode(self.server.authority).decode()
+        trust = {"certificate-authority-data": authority} if authority else {}
         kubeconfig.write_text(
             json.dumps(
                 {
                     "apiVersion": "v1", "kind": "Config", "current-context": "here",
-                    "clusters": [{"name": "here", "cluster": {"server": self.server.url}}],
+                    "clusters": [{"name": "here", "cluster": {"server": self.server.url, **trust}}],
                     "users": [{"name": "me", "user": {"token": self.server.token}}],
-                    "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "isthmus"}}],
+                    "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": HOME}}],
                 }
             )
         )  # fmt: skip
+
+    def configure(self, **section: Any) -> None:
+        """Of the part `kubernetes` of the gateway's configuration."""
+        self.config.write_text(json.dumps({"kubernetes": {**self.section, **section}, "drain": {"delay": "0s"}}))
+
+    def origin(self, name: str) -> Origin:
+        """A pod."""
+        return Origin(name, self.host)
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
@@ -63,10 +74,26 @@ class Cluster:
         self.loop.close()
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with contextlib.closing(Cluster(tmp_path)) as made:
-        yield made
+def is_ours(host: str) -> bool:
+    with socket.socket() as sock:
+        try:
+            sock.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture(params=["small", pytest.param("real", marks=REAL)])
+def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    host = "127.0.0.1" if request.param == "small" else POD
+    if not is_ours(host):
+        pytest.skip(f"no EndpointSlice may name a loopback address, and {host} is none of this machine: see mk/kube.mk")
+    servers.choose(request.param)
+    try:
+        with contextlib.closing(Cluster(tmp_path, host)) as made:
+            yield made
+    finally:
+        servers.choose("small")
 
 
 def service(name: str, address: str) -> str:
@@ -120,7 +147,7 @@ def test_from_the_first_object_to_the_last_request(cluster: Cluster) -> None:
         status, _, body = request(address, path)
         return status, body.decode().strip()
 
-    with Origin("one") as one, Origin("two") as two:
+    with cluster.origin("one") as one, cluster.origin("two") as two:
         cluster.apply(CLASS, gateway(port), service("web", one.address), route("a", "/a", "web"))
         with Gateway(cluster.config) as running:
             assert get("/a") == (200, "one /a") and get("/b")[0] == 404
@@ -150,13 +177,13 @@ def test_from_the_first_object_to_the_last_request(cluster: Cluster) -> None:
             cluster.do(cluster.server.start(cluster.server.port))
             cluster.apply(route("c", "/c", "web"))
             wait_until(lambda: get("/c") == (200, "two /c"))
-        lease = cluster.server.objects["coordination.k8s.io", "leases", "isthmus", "isthmus.io-gateway-controller"]
-        assert lease["spec"]["holderIdentity"] == "", "given back at the end"
+        lease = cluster.server.get("Lease", "isthmus.io-gateway-controller", HOME)
+        assert not lease["spec"].get("holderIdentity"), "given back at the end"
 
 
 def test_a_cold_start_without_the_api_server_waits_and_says_for_what(cluster: Cluster) -> None:
     port, api = spare_port(), cluster.server.port
-    with Origin("one") as one:
+    with cluster.origin("one") as one:
         cluster.do(cluster.server.stop())
         cluster.apply(CLASS, gateway(port), service("web", one.address), route("a", "/a", "web"))
         running = Gateway(cluster.config).start()
@@ -168,6 +195,47 @@ def test_a_cold_start_without_the_api_server_waits_and_says_for_what(cluster: Cl
             assert request(f"127.0.0.1:{port}", "/a")[2] == b"one /a\n"
         finally:
             running.stop()
+
+
+def test_ingresses_and_names_beside_routes(cluster: Cluster) -> None:
+    """An Ingress on ports of its own, Services by their names, and a route that a Service has as parent."""
+    clear, ends_tls, names = spare_port(), spare_port(), spare_port()
+    cluster.configure(ingressPorts={"http": clear, "https": ends_tls}, eastWest={"ports": [names]})
+
+    def get(port: int, path: str, host: str) -> tuple[int, bytes]:
+        status, _, body = request(f"127.0.0.1:{port}", path, headers={"Host": host})
+        return status, body
+
+    ingress = """
+kind: Ingress
+metadata: {name: shop}
+spec:
+  ingressClassName: isthmus
+  tls: [{hosts: [shop.test], secretName: pair}]
+  rules: [{host: shop.test, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]
+"""
+    ingress_class = "kind: IngressClass\nmetadata: {name: isthmus}\nspec: {controller: isthmus.io/gateway-controller}\n"
+    of_service = """
+kind: HTTPRoute
+metadata: {name: of-web}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web}]
+  rules: [{matches: [{path: {value: /other}}], backendRefs: [{name: other, port: 80}]}]
+"""
+    with cluster.origin("web") as web, cluster.origin("other") as other:
+        cluster.apply(ingress_class, secret("pair", make_pair("shop.test")), ingress, of_service)
+        cluster.apply(service("web", web.address), service("other", other.address))
+        with Gateway(cluster.config) as running:
+            assert get(clear, "/x", "shop.test") == (200, b"web /x\n") and get(clear, "/x", "elsewhere.test")[0] == 404
+            assert get(names, "/x", "other.default.svc.cluster.local") == (200, b"other /x\n")
+            assert get(names, "/other", "web.default") == (200, b"other /other\n") and get(names, "/x", "web.default")[0] == 404
+            assert any("Ingress/https" in row["names"] for row in running.stats()["listeners"])
+            wait_until(lambda: cluster.server.status("HTTPRoute", "of-web").get("parents"))
+            cluster.do(cluster.server.delete("HTTPRoute", "of-web"))
+            wait_until(lambda: get(names, "/x", "web.default") == (200, b"web /x\n"))
+            cluster.do(cluster.server.delete("Ingress", "shop"))
+            # The port goes with its last Ingress.
+            wait_until(lambda: not any("Ingress/http" in row["names"] for row in running.stats()["listeners"]))
 
 
 def test_it_can_be_told_to_stop_while_it_waits(cluster: Cluster) -> None:

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from gateway_process import command
-from manifests import OVERLAYS, ROOT, Build, Object
+from manifests import OVERLAYS, ROOT, Build, Object, crd_files
 
 import gateway
 from gateway.model.config import Config
@@ -46,15 +46,14 @@ def pod_of(objects: list[Object]) -> dict[str, Any]:
 def crds() -> dict[tuple[str, str], dict[str, Any]]:
     """(apiVersion, kind) -> schema, of the CRDs of Gateway API, where a checkout has them beside itself."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for above in ROOT.parents[:2]:
-        for path in sorted((above / "shared" / "gateway-api" / "standard").glob("*.yaml")):
-            for crd in yaml.safe_load_all(path.read_text()):
-                if crd["kind"] == "CustomResourceDefinition":
-                    spec = crd["spec"]
-                    for version in spec["versions"]:
-                        schema = closed(version["schema"]["openAPIV3Schema"])
-                        schema["properties"]["metadata"] = {"type": "object"}
-                        found[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = schema
+    for path in crd_files("standard"):
+        for crd in yaml.safe_load_all(path.read_text()):
+            if crd["kind"] == "CustomResourceDefinition":
+                spec = crd["spec"]
+                for version in spec["versions"]:
+                    schema = closed(version["schema"]["openAPIV3Schema"])
+                    schema["properties"]["metadata"] = {"type": "object"}
+                    found[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = schema
     return found
 
 

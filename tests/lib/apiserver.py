@@ -12,7 +12,7 @@ import copy
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from aiohttp import web
 
@@ -47,8 +47,35 @@ class Event:
     object: Json
 
 
+class Requests:
+    """What a server was asked, as (method, path, query): the small one notes it itself, for the real one its client does."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+
+    def count(self, method: str, part: str, **params: str) -> int:
+        return sum(
+            each == method and part in path and all(query.get(key) == value for key, value in params.items())
+            for each, path, query in self.requests
+        )
+
+    def lists(self, plural: str) -> int:
+        """How many lists were begun."""
+        return sum(
+            method == "GET" and path.endswith("/" + plural) and "watch" not in query and "continue" not in query
+            for method, path, query in self.requests
+        )
+
+    def watches(self, plural: str) -> int:
+        return self.count("GET", "/" + plural, watch="true")
+
+    def writes(self) -> Counter[str]:
+        """Status writes by path."""
+        return Counter(path for method, path, _ in self.requests if method == "PATCH")
+
+
 @dataclass
-class ApiServer:
+class ApiServer(Requests):
     """`put`, `delete` and `get` are kubectl; the rest is what happens to API servers."""
 
     token: str = "let-me-in"
@@ -82,6 +109,10 @@ class ApiServer:
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self.url
+
+    tls: ClassVar[bool] = True
+    authority: ClassVar[bytes] = b""
+    """It speaks in the clear."""
 
     @property
     def url(self) -> str:
@@ -155,7 +186,7 @@ class ApiServer:
 
     # ---- what happens to API servers ----
 
-    def compact(self) -> None:
+    async def compact(self) -> None:
         """Forgets all versions but the present one, and the lists that are under way."""
         self.compacted = self.version
         self._lists.clear()
@@ -174,26 +205,6 @@ class ApiServer:
 
     def fail(self, part: str, status: int, times: int = 1, retry_after: str = "") -> None:
         self.failures.setdefault(part, []).extend([(status, retry_after)] * times)
-
-    def count(self, method: str, part: str, **params: str) -> int:
-        return sum(
-            each == method and part in path and all(query.get(key) == value for key, value in params.items())
-            for each, path, query in self.requests
-        )
-
-    def lists(self, plural: str) -> int:
-        """How many lists were begun."""
-        return sum(
-            method == "GET" and path.endswith("/" + plural) and "watch" not in query and "continue" not in query
-            for method, path, query in self.requests
-        )
-
-    def watches(self, plural: str) -> int:
-        return self.count("GET", "/" + plural, watch="true")
-
-    def writes(self) -> Counter[str]:
-        """Status writes by path."""
-        return Counter(path for method, path, _ in self.requests if method == "PATCH")
 
     # ---- requests ----
 

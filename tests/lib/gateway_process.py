@@ -51,7 +51,7 @@ def request(
 class Origin:
     """An HTTP/1.1 origin that says its name and the path when a request is complete; below /held it waits for `release` as well."""
 
-    def __init__(self, name: str = "origin") -> None:
+    def __init__(self, name: str = "origin", host: str = "127.0.0.1") -> None:
         self.release = threading.Event()
         self.held = threading.Semaphore(0)
         origin = self
@@ -100,8 +100,8 @@ class Origin:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass  # a gateway that is killed resets its connections
 
-        self._server = Server(("127.0.0.1", 0), Answer)
-        self.address = f"127.0.0.1:{self._server.server_address[1]}"
+        self._server = Server((host, 0), Answer)
+        self.address = f"{host}:{self._server.server_address[1]}"
         self.address_by_name = f"localhost:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 

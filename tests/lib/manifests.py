@@ -18,6 +18,15 @@ Object = dict[str, Any]
 Build = Callable[[str], list[Object]]
 
 
+def crd_files(channel: str) -> list[Path]:
+    """The CRDs of Gateway API, "standard" or "experimental", where a checkout has them beside itself; none where it has not."""
+    for above in ROOT.parents[:2]:
+        found = sorted((above / "shared" / "gateway-api" / channel).glob("gateway.networking.k8s.io_*.yaml"))
+        if found:
+            return found
+    return []
+
+
 def kustomize_command() -> list[str] | None:
     if shutil.which("kubectl"):
         return ["kubectl", "kustomize"]

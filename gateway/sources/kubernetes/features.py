@@ -51,5 +51,5 @@ SERVED = (
 
 
 def supported_features() -> tuple[str, ...]:
-    """In order, as the status of a GatewayClass wants them."""
+    """In order and each once, as the status of a GatewayClass wants them: the API server refuses a name that stands twice."""
     return SERVED

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from apiserver import ApiServer
-from test_reflector import client_of
+from servers import client_of
 
 from gateway.sources.kubernetes.client import Access, ApiClient, ApiError, Unreachable, sign_in_by
 

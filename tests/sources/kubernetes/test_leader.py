@@ -2,22 +2,22 @@
 
 import asyncio
 
-from apiserver import ApiServer
-from test_reflector import client_of
+import pytest
+from servers import HOME, AnyServer, client_of, new_server
 from until import until
 
 from gateway.sources.kubernetes.leader import Leader
 
-LEASES = "leases"
+pytestmark = pytest.mark.usefixtures("each_server")
 
 
-def lease(server: ApiServer) -> dict[str, object]:
-    found: dict[str, object] = server.objects["coordination.k8s.io", LEASES, "default", "gw"]["spec"]
+def lease(server: AnyServer) -> dict[str, object]:
+    found: dict[str, object] = server.get("Lease", "gw", HOME)["spec"]
     return found
 
 
-def candidate(server: ApiServer, name: str, duration: float = 1.0) -> Leader:
-    return Leader(client_of(server), "default", "gw", name, duration_s=duration, deadline_s=duration * 0.7, retry_s=0.02)
+def candidate(server: AnyServer, name: str, duration: float = 1.0) -> Leader:
+    return Leader(client_of(server), HOME, "gw", name, duration_s=duration, deadline_s=duration * 0.7, retry_s=0.02)
 
 
 async def end(task: "asyncio.Task[None]", leader: Leader) -> None:
@@ -28,7 +28,7 @@ async def end(task: "asyncio.Task[None]", leader: Leader) -> None:
 
 def test_one_leads_and_hands_over_when_it_goes() -> None:
     async def story() -> None:
-        server = ApiServer()
+        server = new_server()
         await server.start()
         loop = asyncio.get_running_loop()
         # So long a lease that only giving it back can make room.
@@ -52,12 +52,14 @@ def test_one_leads_and_hands_over_when_it_goes() -> None:
 
 def test_a_lease_that_is_not_renewed_is_taken() -> None:
     async def story() -> None:
-        server = ApiServer()
+        server = new_server()
         await server.start()
-        dead = {"holderIdentity": "dead", "leaseDurationSeconds": 1, "acquireTime": "x", "renewTime": "x", "leaseTransitions": 4}
-        server.objects["coordination.k8s.io", LEASES, "default", "gw"] = {
-            "metadata": {"name": "gw", "namespace": "default", "resourceVersion": "7"}, "spec": dead,
+        long_ago = "2020-01-01T00:00:00.000000Z"
+        dead = {
+            "holderIdentity": "dead", "leaseDurationSeconds": 1, "acquireTime": long_ago, "renewTime": long_ago,
+            "leaseTransitions": 4,
         }  # fmt: skip
+        await server.put({"kind": "Lease", "metadata": {"name": "gw", "namespace": HOME}, "spec": dead})
         leader = candidate(server, "alive")
         task = asyncio.get_running_loop().create_task(leader.run())
         await until(lambda: leader.holder == "dead")
@@ -72,7 +74,7 @@ def test_a_lease_that_is_not_renewed_is_taken() -> None:
 
 def test_of_two_who_take_it_at_once_one_is_refused() -> None:
     async def story() -> None:
-        server = ApiServer()
+        server = new_server()
         await server.start()
         leaders = [candidate(server, f"l{number}", 600) for number in range(5)]
         outcomes = await asyncio.gather(*(each._try() for each in leaders))
@@ -86,7 +88,7 @@ def test_of_two_who_take_it_at_once_one_is_refused() -> None:
 
 def test_who_cannot_renew_stops_in_time() -> None:
     async def story() -> None:
-        server = ApiServer()
+        server = new_server()
         await server.start()
         leader = candidate(server, "cut-off")
         task = asyncio.get_running_loop().create_task(leader.run())
