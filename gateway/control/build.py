@@ -8,7 +8,8 @@ turned into what a request gets: a rule that must answer 500 has a single backen
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -188,6 +189,7 @@ class Rewrite:
 
 
 Filter = HeaderModifier | Redirect | Rewrite
+Served = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,21 +294,53 @@ class Model:
     """Sorted by name."""
 
 
-def build(config: Config) -> Model:
-    """The Model of a validated configuration. The order of the items in its lists makes no difference, nor do its defaults."""
+@dataclass(slots=True)
+class Kept:
+    """What the last build came to, for the next one: of what is the very same object as then, the result is."""
+
+    listeners: tuple[Listener, ...] = ()
+    cluster_names: tuple[str, ...] = ()
+    routes: dict[str, tuple[Served, Route]] = field(default_factory=dict)
+    clusters: dict[str, tuple[ClusterSpec, Cluster]] = field(default_factory=dict)
+
+
+def build(config: Config, kept: Kept | None = None) -> Model:
+    """The Model of a validated configuration. The order of the items in its lists makes no difference, nor do its defaults.
+
+    kept: of the builds before, brought up to date here; the Model is the same with and without.
+    """
+    kept = kept or Kept()
     # Whoever watches Kubernetes listens where a Gateway says so, and nowhere before there is one.
     fallback = () if config.kubernetes.enabled else (DEFAULT_LISTENER,)
-    specs = sorted(config.listeners or fallback, key=lambda spec: spec.name)
+    specs = sorted(config.listeners or fallback, key=attrgetter("name"))
     ports = _build_ports(specs)
     port_numbers = {port.address: number for number, port in enumerate(ports)}
     listeners = tuple(_build_listener(spec, port_numbers, config.limits) for spec in specs)
-    clusters = tuple(_build_cluster(spec) for spec in sorted(config.clusters, key=lambda spec: spec.name))
-    cluster_numbers = {cluster.name: number for number, cluster in enumerate(clusters)}
-    routes = tuple(
-        _build_route(spec, listeners, cluster_numbers)
-        for spec in sorted(config.routes, key=lambda spec: (spec.created, spec.name))
-    )
-    return Model(ports=ports, listeners=listeners, routes=routes, clusters=clusters)
+    clusters = _build_clusters(config, kept)
+    names = tuple(cluster.name for cluster in clusters)
+    if (names, listeners) != (kept.cluster_names, kept.listeners):
+        # Routes hold their numbers.
+        kept.cluster_names, kept.listeners, kept.routes = names, listeners, {}
+    return Model(ports=ports, listeners=listeners, routes=_build_routes(config, kept), clusters=clusters)
+
+
+def _build_clusters(config: Config, kept: Kept) -> tuple[Cluster, ...]:
+    before, kept.clusters = kept.clusters, {}
+    for spec in sorted(config.clusters, key=attrgetter("name")):
+        known = before.get(spec.name)
+        kept.clusters[spec.name] = known if known is not None and known[0] is spec else (spec, _build_cluster(spec))
+    return tuple(cluster for _, cluster in kept.clusters.values())
+
+
+def _build_routes(config: Config, kept: Kept) -> tuple[Route, ...]:
+    numbers = {name: number for number, name in enumerate(kept.cluster_names)}
+    before, kept.routes = kept.routes, {}
+    for spec in sorted(config.routes, key=attrgetter("created", "name")):
+        known = before.get(spec.name)
+        if known is None or known[0] is not spec:
+            known = (spec, _build_route(spec, kept.listeners, numbers))
+        kept.routes[spec.name] = known
+    return tuple(route for _, route in kept.routes.values())
 
 
 def _build_ports(specs: list[ListenerSpec]) -> tuple[Port, ...]:
@@ -390,9 +424,6 @@ def hash_key(spec: ClusterSpec) -> tuple[Literal["none", "header", "cookie", "qu
         case "clientAddress":
             return "clientAddress", ""
     return "none", ""
-
-
-Served = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute
 
 
 def _build_route(spec: Served, listeners: tuple[Listener, ...], clusters: dict[str, int]) -> Route:

@@ -64,6 +64,8 @@ def wanted_of(model: Model, compiled: Compiled, secured: Secured | None = None) 
 
 def _client_sides(model: Model, compiled: Compiled, secured: Secured) -> dict[int, ClientSide]:
     """Who speaks HTTP to a cluster says so (ALPN); what a tunnel carries is nobody's guess."""
+    if not secured.clusters:
+        return {}
     for_http = {
         backend.cluster
         for route in model.routes

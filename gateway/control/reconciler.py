@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.control.build import Model, build, build_endpoints, is_same_but_endpoints
+from gateway.control.build import Kept, Model, build, build_endpoints, is_same_but_endpoints
 from gateway.control.compile import Compiled, compile_model
 from gateway.model.cluster import EndpointSpec
 from gateway.model.config import Config
@@ -134,6 +134,7 @@ class Reconciler:
         self._last: Load | None = None
         self._apply_problems: list[Problem] = []
         self._tls_files = Files()
+        self._kept = Kept()
         self.due: datetime | None = None
         self.current: Revision | None = None
         self.problems: list[Problem] = []
@@ -185,7 +186,7 @@ class Reconciler:
         return all(file_mark(file) == mark for file, mark in self._tls_files.marks.items())
 
     def _look(self) -> Load:
-        """Runs in a thread: touches nothing of this object but reads."""
+        """Runs in a thread: touches nothing of this object but what builds are kept for the next."""
         loaded = self._load(self._tls_files)
         config, problems, secured = loaded.config, loaded.problems, loaded.secured
         if config is None:
@@ -199,7 +200,7 @@ class Reconciler:
             # The listener that a configuration without any gets would answer in the clear for those that cannot.
             nothing = Problem(severity="error", key="listeners", message="none of the listeners can be opened", fatal=True)
             return Load([*problems, nothing], None, True, loaded.tls_files, loaded.due, loaded.digest)
-        model = build(config)
+        model = build(config, self._kept)
         if last is not None and model == last.model:
             # Same routes: what else may differ (log, drain, certificates) travels with the old snapshot.
             is_same = config == last.config and secured == last.secured

@@ -21,10 +21,11 @@ from gateway.sources.certificates import Files, Look, Place, Secured, file_mark,
 from gateway.sources.document import Document, SyntaxFlaw, parse
 from gateway.sources.files import Loaded
 from gateway.sources.kubernetes.kinds import KINDS, Kind, kind_of
+from gateway.sources.kubernetes.memo import Memo
 from gateway.sources.kubernetes.meta import Ref
 from gateway.sources.kubernetes.options import Options
 from gateway.sources.kubernetes.store import Store, decode_value
-from gateway.sources.kubernetes.translate import Translation, translate
+from gateway.sources.kubernetes.translate import Translation, config_texts, translate
 
 ROOT = Path("kubernetes:")
 """What the names of files that are Secrets or ConfigMaps begin with, so that no file of the machine is meant."""
@@ -62,6 +63,8 @@ class Joined:
     translation: Translation | None
     """None when the files cannot be used."""
     objects: Objects
+    options: Options | None = None
+    """Of the translation."""
 
     def where(self, route: str, rule: int | None = None) -> str:
         """file:line of the object behind a route, or of one of its rules; "" when there is none."""
@@ -175,10 +178,11 @@ def load(
     *,
     with_certificates: bool = True,
     found: Objects | None = None,
+    memo: Memo | None = None,
 ) -> Joined:
     """Files and objects as one configuration. Never raises for what stands in them or is missing.
 
-    found: the objects, of whoever has them from somewhere else than a directory.
+    found: the objects, of whoever has them from somewhere else than a directory. memo: of the loads before, if there is one.
     """
     known = known or Files()
     base = files.load(config, known, with_certificates=with_certificates)
@@ -191,13 +195,13 @@ def load(
         broken = Loaded(None, problems, [*base.files, *found.files], "", tls_files=Files(marks, base.tls_files.good))
         return Joined(broken, None, found)
     problems = [*found.problems]
-    texts = {f"{ref.text()} {key}": text.encode() for ref, key, text in translate(found.store, Options.of(kubernetes)).texts}
+    texts = {f"{ref.text()} {key}": text.encode() for ref, key, text in config_texts(found.store, Options.of(kubernetes))}
     if texts:
         base, refused = _with_texts(config, texts, known, base, with_certificates)
         problems += refused
     assert base.config is not None
     options = Options.of(base.config.kubernetes, taken=_taken(base.config), store=found.store)
-    translation = translate(found.store, options)
+    translation = translate(found.store, options, memo)
     problems += _located(translation, found)
     look = Look(Secured(), known)
     joined = translation.add_to(base.config)
@@ -225,7 +229,7 @@ def load(
         tls_files=Files({**base.tls_files.marks, **_marks(objects, found)}, base.tls_files.good | look.files.good),
         due=_earlier(base.due, look.due),
     )
-    return Joined(loaded, translation, found)
+    return Joined(loaded, translation, found, options)
 
 
 def _with_texts(

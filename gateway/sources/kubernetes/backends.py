@@ -5,11 +5,13 @@ Gateway shows to backends. A reference that comes to nothing keeps its weight; i
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from gateway.model.cluster import Cluster
 from gateway.model.route import BackendObjectRef, BackendRef, GRPCBackendRef, HTTPBackendRef
 from gateway.model.tls import ClusterTLS, KeyPair
 from gateway.sources.kubernetes.backend_tls_policy import BackendTLSPolicy
+from gateway.sources.kubernetes.endpoint_slice import EndpointSlice
 from gateway.sources.kubernetes.endpoints import endpoints_of
 from gateway.sources.kubernetes.gateway import ObjectRef
 from gateway.sources.kubernetes.meta import GATEWAY_GROUP, Ref
@@ -54,16 +56,35 @@ class PolicyState:
 
 
 @dataclass(slots=True)
+class ClusterPiece:
+    """What a port of a Service came to, and of what; its TLS is of the ground (see memo)."""
+
+    service: Service
+    slices: list[EndpointSlice]
+    cluster: Cluster
+
+
+Led = dict[str, tuple[Service, ServicePort, Use]]
+"""Name -> what `Backends.cluster` was asked for: a cluster, or "!" and what would have been one."""
+
+
+@dataclass(slots=True)
 class Backends:
     """Resolves references and keeps the clusters that they lead to."""
 
     view: View
+    pieces: dict[str, ClusterPiece] = field(default_factory=dict)
+    """Of the translation before, by name of the cluster; brought up to date."""
+    are_as_before: bool = False
+    """Whether no Service and no EndpointSlice has changed since."""
     clusters: dict[str, Cluster] = field(default_factory=dict)
-    ports: dict[str, tuple[Service, ServicePort]] = field(default_factory=dict)
-    """Cluster -> where its endpoints come from."""
+    refused: set[str] = field(default_factory=set)
     states: dict[Ref, PolicyState] = field(default_factory=dict)
     users: dict[tuple[str, str], set[Ref]] = field(default_factory=dict)
     """(namespace, name) of a Service -> routes that lead there."""
+    led: Led = field(default_factory=dict)
+    used: list[tuple[str, str]] = field(default_factory=list)
+    """(namespace, name) of the Services that references led to. Whoever wants to know puts empty ones here."""
 
     def resolve(self, source: Ref, ref: AnyBackendRef, use: Use, group: str = GATEWAY_GROUP) -> Found | Refused:
         """The cluster of a reference of a route."""
@@ -86,7 +107,19 @@ class Backends:
             known = ", ".join(str(each.port) for each in service.spec.ports if each.protocol == "TCP") or "none"
             return Refused("BackendNotFound", f"{target.text()} has no TCP port {ref.port}; it has {known}")
         self.users.setdefault((target.namespace, target.name), set()).add(source)
+        self.used.append((target.namespace, target.name))
         return self.cluster(service, port, use)
+
+    def again(self, led: Led) -> None:
+        """What was asked for before, asked for once more."""
+        for name, wanted in led.items():
+            if name not in self.clusters and name not in self.refused:
+                piece = self.pieces.get(name) if self.are_as_before else None
+                # With TLS there is more to be asked for than endpoints.
+                if piece is not None and piece.cluster.tls is None and not self.view.policies:
+                    self.clusters[name] = piece.cluster
+                else:
+                    self.cluster(*wanted)
 
     def cluster(self, service: Service, port: ServicePort, use: Use) -> Found | Refused:
         """The cluster of a port of a Service."""
@@ -94,33 +127,45 @@ class Backends:
         protocol = port.app_protocol or ""
         is_http2 = use.kind == "GRPCRoute" or protocol in H2C
         is_http = use.kind in ("HTTPRoute", "GRPCRoute")
+        if is_http and is_http2:
+            name += "/h2"
+        elif not is_http:
+            name += "/tcp"
         policy = self._policy(service, port)
         tls = None
         if policy is not None:
             state = self.state(policy)
             if state.tls is None:
+                self._note(f"!{name}", service, port, use)
                 return Refused("InvalidBackendTLSPolicy", f"{policy.ref.text()}: {state.refused[0].message}")
             # What a tunnel carries is the client's own; a policy is for who ends TLS.
             tls = state.tls if is_http else None
         elif protocol in IN_TLS and is_http:
+            self._note(f"!{name}", service, port, use)
             message = f"port {port.port} of {service.ref.text()} speaks TLS ({protocol}); no BackendTLSPolicy says how"
             return Refused("UnsupportedProtocol", message)
-        if is_http and is_http2:
-            name += "/h2"
-        elif not is_http:
-            name += "/tcp"
         if tls is not None and use.pair is not None:
             name += f"/as/{use.owner}"
             tls = ClusterTLS(tls.server_name, tls.ca, tls.subject_alt_names, KeyPair(use.pair.cert, use.pair.key))
         if name not in self.clusters:
-            self.ports[name] = (service, port)
-            self.clusters[name] = Cluster(
-                name=name,
-                endpoints=endpoints_of(self.view, service, port),
-                protocol="HTTP2" if is_http and is_http2 else "HTTP1",
-                tls=tls,
-            )
+            self.clusters[name] = self._made(name, service, port, "HTTP2" if is_http and is_http2 else "HTTP1", tls)
+        self._note(name, service, port, use)
         return Found(name)
+
+    def _note(self, name: str, service: Service, port: ServicePort, use: Use) -> None:
+        self.led[name] = (service, port, use)
+        if name.startswith("!"):
+            self.refused.add(name)
+
+    def _made(
+        self, name: str, service: Service, port: ServicePort, protocol: Literal["HTTP1", "HTTP2"], tls: ClusterTLS | None
+    ) -> Cluster:
+        slices = self.view.slices.get((service.metadata.namespace, service.metadata.name), [])
+        piece = self.pieces.get(name)
+        if piece is None or piece.service is not service or piece.slices != slices:
+            made = Cluster(name=name, endpoints=endpoints_of(self.view, service, port), protocol=protocol, tls=tls)
+            piece = self.pieces[name] = ClusterPiece(service, slices, made)
+        return piece.cluster
 
     def _policy(self, service: Service, port: ServicePort) -> BackendTLSPolicy | None:
         place = (service.metadata.namespace, service.metadata.name)

@@ -5,6 +5,8 @@ that speaks HTTP most likely. HTTPRoutes and GRPCRoutes whose parent is a Servic
 """
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from operator import itemgetter
 
 from gateway.model.listener import Listener
 from gateway.model.route import HTTPBackendRef, HTTPRouteRule
@@ -14,6 +16,16 @@ from gateway.sources.kubernetes.meta import Ref
 from gateway.sources.kubernetes.options import Options
 from gateway.sources.kubernetes.service import Service, ServicePort
 from gateway.sources.kubernetes.view import Origin, View
+
+
+@dataclass(slots=True)
+class NamePiece:
+    """The route of a Service's names, and of what it was made."""
+
+    service: Service
+    listeners: tuple[str, ...]
+    target: str
+    route: HTTPRouteOfFile
 
 
 def listener_name(port: int) -> str:
@@ -53,11 +65,18 @@ def listeners_for(service: Service, options: Options, port: int | None = None) -
     return tuple(found)
 
 
-def service_routes(view: View, backends: Backends, routed: Collection[tuple[Ref, str]]) -> Iterator[tuple[HTTPRouteOfFile, Origin]]:
-    """What Services without routes of their own are reached by. routed: (Service, listener) that a route has."""
+def service_routes(
+    view: View, backends: Backends, routed: Collection[tuple[Ref, str]], pieces: dict[str, NamePiece]
+) -> Iterator[tuple[HTTPRouteOfFile, Origin]]:
+    """What Services without routes of their own are reached by.
+
+    routed: (Service, listener) that a route has. pieces: of the translation before, by name of the route; brought up to date.
+    """
     options = view.options
-    for service in sorted(view.store.all(Service), key=lambda each: each.ref):
-        if service.is_external or not options.east_west_ports:
+    if not options.east_west_ports:
+        return
+    for _, service in sorted(view.store.table(Service).items(), key=itemgetter(0)):
+        if service.is_external:
             continue
         by_port: dict[int, list[str]] = {}
         for number in options.east_west_ports:
@@ -69,11 +88,15 @@ def service_routes(view: View, backends: Backends, routed: Collection[tuple[Ref,
             spec = service.port(port)
             found = backends.cluster(service, spec, Use()) if spec is not None else None
             target = found.cluster if isinstance(found, Found) else f"{service.ref.path()}:{port}"
-            route = HTTPRouteOfFile(
-                name=f"{service.ref.path()}:{port}",
-                listeners=tuple(names),
-                hostnames=service_hosts(service, options),
-                created=service.metadata.creation_timestamp or "",
-                rules=(HTTPRouteRule(backend_refs=(HTTPBackendRef(name=target),)),),
-            )
-            yield route, Origin(service.ref, (("spec",),))
+            name, listeners = f"{service.ref.path()}:{port}", tuple(names)
+            piece = pieces.get(name)
+            if piece is None or (piece.service, piece.listeners, piece.target) != (service, listeners, target):
+                route = HTTPRouteOfFile(
+                    name=name,
+                    listeners=listeners,
+                    hostnames=service_hosts(service, options),
+                    created=service.metadata.creation_timestamp or "",
+                    rules=(HTTPRouteRule(backend_refs=(HTTPBackendRef(name=target),)),),
+                )
+                piece = pieces[name] = NamePiece(service, listeners, target, route)
+            yield piece.route, Origin(service.ref, (("spec",),))

@@ -31,6 +31,7 @@ from gateway.sources.kubernetes.gateway import Gateway
 from gateway.sources.kubernetes.kinds import KINDS
 from gateway.sources.kubernetes.leader import Leader
 from gateway.sources.kubernetes.listener_set import ListenerSet
+from gateway.sources.kubernetes.memo import Memo
 from gateway.sources.kubernetes.meta import Object, Ref
 from gateway.sources.kubernetes.options import Options
 from gateway.sources.kubernetes.reflector import Facts, Holding, Reflector, State
@@ -102,6 +103,8 @@ class LiveSource:
         self._services: set[tuple[str, str]] = set()
         self._translation: Translation | None = None
         """Of the last load whose files could be used."""
+        self._options: Options | None = None
+        self._memo = Memo()
 
     # ---- life ----
 
@@ -195,9 +198,8 @@ class LiveSource:
 
     async def _want_more(self) -> bool:
         """Watches the Secrets and ConfigMaps that objects refer to, and no others. Whether there are new ones."""
-        options, store = Options.of(self.settings), self.holding.store
-        copy = await asyncio.to_thread(store.copy)
-        return self._follow((await asyncio.to_thread(translate, copy, options)).wanted)
+        options = self._options or Options.of(self.settings)
+        return self._follow(await asyncio.to_thread(lambda: translate(self.holding.store.copy(), options, self._memo).wanted))
 
     def _follow(self, wanted: frozenset[Ref]) -> bool:
         within = self.settings.namespaces
@@ -220,9 +222,9 @@ class LiveSource:
     def load(self, known: Files | None = None) -> Loaded:
         """Files and objects as one configuration. Runs in a thread."""
         found = objects.Objects(store=self.holding.store.copy())
-        joined = objects.load(self._path, None, known, found=found)
+        joined = objects.load(self._path, None, known, found=found, memo=self._memo)
         if joined.translation is not None:
-            self._translation = joined.translation
+            self._translation, self._options = joined.translation, joined.options
         return joined.loaded
 
     async def follow(self, outlet: Outlet) -> None:

@@ -83,6 +83,8 @@ class Holding:
         self.store = Store()
         self.statuses: dict[Ref, bytes] = {}
         """As the server has them, in JSON; b"" for none yet. Of the kinds of WITH_STATUS."""
+        self.resource_versions: dict[Ref, str] = {}
+        """Of the objects of these kinds, as the server has them; one in the store stays when nothing but this is different."""
         self.versions: dict[str, str] = {}
         """Name of a kind -> version in which it is read."""
         self._seen_by: dict[Ref, set[object]] = {}
@@ -96,18 +98,18 @@ class Holding:
             return None
         ref = Ref(kind.name, decoded.metadata.namespace, decoded.metadata.name)
         before, flaws, was_broken = self.store.find(ref), self.store.flaws.get(ref, ()), self.store.broken.get(ref)
-        self.store.put(kind, decoded)
         self._seen_by.setdefault(ref, set()).add(seer)
         after = decoded.object
         if kind.name in WITH_STATUS:
             self.statuses[ref] = bytes(_STATUSES.decode(raw).status)
+            self.resource_versions[ref] = decoded.metadata.resource_version
             self._on_status(ref)
-        now_broken = self.store.broken.get(ref)
-        if now_broken is not None and was_broken is not None:
-            is_same = now_broken.findings == was_broken.findings
+        if after is None and was_broken is not None:
+            is_same = was_broken.findings == decoded.findings
         else:
-            is_same = _is_alike(before, after) and flaws == decoded.findings
+            is_same = was_broken is None and after is not None and _is_alike(before, after) and flaws == decoded.findings
         if not is_same:
+            self.store.put(kind, decoded)
             self._on_change(ref, before, after)
         return ref
 
@@ -121,14 +123,15 @@ class Holding:
         before, was_broken = self.store.find(ref), ref in self.store.broken
         self.store.delete(ref)
         self.statuses.pop(ref, None)
+        self.resource_versions.pop(ref, None)
         if before is not None or was_broken:
             self._on_change(ref, before, None)
 
 
-def _is_alike(before: Object | None, after: Object | None) -> bool:
+def _is_alike(before: Object | None, after: Object) -> bool:
     """Whether only the version differs: somebody wrote a status, or a field that is not read."""
-    if before is None or after is None:
-        return before is after
+    if before is None:
+        return False
     metadata = msgspec.structs.replace(after.metadata, resource_version=before.metadata.resource_version)
     return before == msgspec.structs.replace(after, metadata=metadata)
 
@@ -178,8 +181,9 @@ class Reflector:
     @property
     def what(self) -> str:
         """For people."""
-        where = f" of {self.namespace}" if self.namespace else ""
-        return f"{self.kind.name} {self.namespace}/{self.name}" if self.name else f"{self.kind.name}s{where}"
+        if self.name:
+            return f"{self.kind.name} {self.namespace}/{self.name}"
+        return f"{self.kind.plural} of {self.namespace}" if self.namespace else self.kind.plural
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -236,7 +240,7 @@ class Reflector:
     def _on_trouble(self, words: str, at_least: float = 0.0) -> float:
         facts = self.facts
         facts.errors += 1
-        if words != facts.last_error or facts.state is not State.AWAY:
+        if words != facts.last_error or facts.state is State.SYNCED:
             log.warning("%s: %s", self.what, words)
         facts.last_error, facts.last_error_at = words, time.time()
         if facts.has_synced:

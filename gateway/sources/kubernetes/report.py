@@ -1,7 +1,7 @@
 """What is said back about every object of ours: statuses for the API server, and problems for people who read logs."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.model.problem import Path, Problem, Severity, key_text
 from gateway.sources.kubernetes.attach import Attachment, RouteObject
@@ -42,10 +42,13 @@ class Judged:
     """A route that has a parent of ours."""
 
     route: RouteObject
+    ref: Ref
     attachments: list[Attachment]
     outcome: Outcome
     is_hostless: bool = False
     """Its hostnames make no sense, so nothing of it is used."""
+    said: list[tuple[RouteStatus, list[Place]]] = field(default_factory=list, compare=False)
+    """What is said of it, once that has been worked out."""
 
     @property
     def is_sound(self) -> bool:
@@ -61,15 +64,18 @@ def statuses_of(
         for attachment in one.attachments:
             if one.is_sound and attachment.refused is None:
                 for entry in attachment.entries:
-                    entry.attached.add(one.route.ref)
-    for each in gateways.classes.values():
+                    entry.attached.add(one.ref)
+    for each in sorted(gateways.classes.values(), key=lambda one: one.age):
         writer.gateway_class(each.ref, each.metadata.generation, each.spec.parameters_ref is not None)
     for state in gateways.states.values():
         writer.gateway(state)
     for listener_set in gateways.sets.values():
         writer.listener_set(listener_set)
     for one in judged:
-        writer.route(one)
+        if not one.said:
+            one.said.append(writer.route(one))
+        writer.statuses[one.ref], places = one.said[0]
+        writer.places += places
     writer.policies(judged, backends)
     writer.ingresses(ingresses)
     return writer.statuses, writer.places
@@ -84,7 +90,7 @@ class _Report:
         self.places: list[Place] = []
 
     def say(self, ref: Ref, path: Path, message: str, severity: Severity = "error") -> None:
-        self.places.append((ref, path, Problem(severity=severity, source=ref.text(), key=key_text(path), message=message)))
+        self.places.append(_place(ref, path, message, severity))
 
     # --- classes, Gateways, ListenerSets ---
 
@@ -186,32 +192,36 @@ class _Report:
 
     # --- routes ---
 
-    def route(self, one: Judged) -> None:
+    def route(self, one: Judged) -> tuple[RouteStatus, list[Place]]:
+        """What is said of a route: its attachments and its outcome alone decide it."""
         route, outcome = one.route, one.outcome
-        generation, ref = route.metadata.generation, route.ref
+        generation, ref = route.metadata.generation, one.ref
         parents = tuple(
             RouteParentStatus(each.parent, self.view.options.controller_name, tuple(_route_conditions(one, each, generation)))
             for each in one.attachments
         )
-        self.statuses[ref] = RouteStatus(parents)
+        places: list[Place] = []
         for number, parent in enumerate(route.spec.parent_refs):
             for each in one.attachments:
                 if each.parent == parent and each.refused is not None:
-                    self.say(ref, ("spec", "parentRefs", number), each.refused.message)
+                    places.append(_place(ref, ("spec", "parentRefs", number), each.refused.message))
         for finding in outcome.findings:
-            self.say(ref, finding.path, finding.message)
+            places.append(_place(ref, finding.path, finding.message))
         for path, refused in outcome.refused:
             fate = "its copies are not sent" if "requestMirror" in path else "its share is answered 500"
-            self.say(ref, path, f"{refused.message}; {fate}")
+            places.append(_place(ref, path, f"{refused.message}; {fate}"))
         for finding in outcome.warnings:
-            self.say(ref, finding.path, finding.message, "warning")
+            places.append(_place(ref, finding.path, finding.message, "warning"))
+        return RouteStatus(parents), places
 
     # --- policies and Ingresses ---
 
     def policies(self, judged: list[Judged], backends: Backends) -> None:
+        if not self.view.policies:
+            return
         gateways: dict[Ref, set[Ref]] = {}
         for one in judged:
-            gateways[one.route.ref] = {each.gateway for each in one.attachments if each.gateway and each.refused is None}
+            gateways[one.ref] = {each.gateway for each in one.attachments if each.gateway and each.refused is None}
         for policy in sorted(self.view.store.all(BackendTLSPolicy), key=lambda each: each.age):
             namespace = policy.metadata.namespace
             ancestors: set[Ref] = set()
@@ -260,6 +270,10 @@ class _Report:
             self.statuses[ref] = IngressStatus(IngressLoadBalancer(places))
         for ref, path, message in found.flaws:
             self.say(ref, path, message)
+
+
+def _place(ref: Ref, path: Path, message: str, severity: Severity = "error") -> Place:
+    return (ref, path, Problem(severity=severity, source=ref.text(), key=key_text(path), message=message))
 
 
 def _entry_conditions(entry: Entry, generation: int) -> Iterator[Condition]:

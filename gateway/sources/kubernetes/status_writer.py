@@ -220,9 +220,10 @@ class StatusWriter:
         self.last_error, self.last_error_at = words, time.time()
 
     async def _write(self, ref: Ref) -> None:
-        raw = self.holding.statuses.get(ref)
-        found = self.holding.store.find(ref)
-        if raw is None or found is None or ref.kind not in WITH_STATUS or self._wanted is None:
+        raw, held = self.holding.statuses.get(ref), self.holding.resource_versions.get(ref)
+        if raw is None or held is None or self.holding.store.find(ref) is None:
+            return
+        if ref.kind not in WITH_STATUS or self._wanted is None:
             return
         status = self._wanted.get(ref)
         if status is not None:
@@ -241,7 +242,7 @@ class StatusWriter:
         kind, version = KINDS[ref.kind], self.holding.versions[ref.kind]
         metadata = {"name": ref.name, **({"namespace": ref.namespace} if ref.namespace else {})}
         if ref.kind in _SHARED:
-            metadata["resourceVersion"] = found.metadata.resource_version
+            metadata["resourceVersion"] = held
         body = {"apiVersion": f"{kind.group}/{version}", "kind": ref.kind, "metadata": metadata, "status": made}
         path = f"{kind.api_path(version, ref.namespace)}/{ref.name}/status"
         answer = await self.client.request(

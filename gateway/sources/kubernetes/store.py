@@ -4,7 +4,7 @@ An object that cannot be decoded as a whole is kept as far as it can: unknown fi
 that makes no sense is replaced by what stands for it, and the flaws are kept beside the object. What is beyond that is `broken`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -41,6 +41,10 @@ class Store:
 
     def __init__(self) -> None:
         self.revision = 0
+        self._changed: dict[str, int] = {}
+        """Kind -> revision of its last change."""
+        self._line = object()
+        """Stands for this store and its copies: only their revisions can be compared."""
         self.flaws: dict[Ref, tuple[Finding, ...]] = {}
         """Of objects that are there: what had to be cut out of them. Paths begin at the object."""
         self.broken: dict[Ref, Broken] = {}
@@ -50,14 +54,18 @@ class Store:
         """Adds an object, or replaces the one of its name."""
         key = (decoded.metadata.namespace, decoded.metadata.name)
         ref = Ref(kind.name, *key)
-        self._forget(ref)
+        # In one step, so that a copy that is made meanwhile has the old one or the new one.
         if decoded.object is None:
+            self._forget(ref)
             self.broken[ref] = Broken(decoded.metadata, decoded.findings)
         else:
             self._objects[kind.name][key] = decoded.object
+            self.broken.pop(ref, None)
             if decoded.findings:
                 self.flaws[ref] = decoded.findings
-        self.revision += 1
+            else:
+                self.flaws.pop(ref, None)
+        self._count(kind.name)
         return ref
 
     def add(self, *objects: Object) -> "Store":
@@ -69,7 +77,7 @@ class Store:
     def delete(self, ref: Ref) -> None:
         """Takes an object out; nothing happens when it is not there."""
         if self._forget(ref):
-            self.revision += 1
+            self._count(ref.kind)
 
     def replace(self, kind: Kind, objects: Iterable[Decoded]) -> None:
         """All objects of a kind at once, as a list answers them: what is not among them is gone."""
@@ -79,16 +87,21 @@ class Store:
             del self.broken[ref]
         for each in objects:
             self.put(kind, each)
-        self.revision += 1
+        self._count(kind.name)
 
     def copy(self) -> "Store":
         """As it is now, for a thread that reads it while this one changes. May be called from that thread."""
         made = Store()
-        made.revision = self.revision
+        # The marks first: what changes while this is copied is then seen as changed.
+        made._line, made._changed, made.revision = self._line, self._changed.copy(), self.revision
         # Each of these is one step of the interpreter, so that no change comes in between.
         made.flaws, made.broken = self.flaws.copy(), self.broken.copy()
         made._objects = {name: found.copy() for name, found in self._objects.items()}
         return made
+
+    def mark(self, kinds: Iterable[str]) -> tuple[object, ...]:
+        """Equal marks: nothing of these kinds has changed between the two, in this store or a copy of it."""
+        return (self._line, *(self._changed.get(kind, 0) for kind in kinds))
 
     def counts(self) -> dict[str, int]:
         """How many objects there are of each kind."""
@@ -96,11 +109,15 @@ class Store:
 
     def get(self, type_: type[O], namespace: str, name: str) -> O | None:
         """An object by name."""
-        return cast(O | None, self._objects[type_.__name__].get((namespace, name)))
+        return cast("O | None", self._objects[type_.__name__].get((namespace, name)))
 
     def all(self, type_: type[O]) -> Iterator[O]:
         """Every object of a kind, in no order that means anything."""
-        yield from cast(Iterable[O], self._objects[type_.__name__].values())
+        yield from cast("Iterable[O]", self._objects[type_.__name__].values())
+
+    def table(self, type_: type[O]) -> Mapping[tuple[str, str], O]:
+        """Every object of a kind by namespace and name, in no order that means anything."""
+        return cast("Mapping[tuple[str, str], O]", self._objects[type_.__name__])
 
     def find(self, ref: Ref) -> Object | None:
         """An object by its key."""
@@ -108,6 +125,10 @@ class Store:
 
     def __len__(self) -> int:
         return sum(map(len, self._objects.values()))
+
+    def _count(self, kind: str) -> None:
+        self.revision += 1
+        self._changed[kind] = self.revision
 
     def _forget(self, ref: Ref) -> bool:
         was_broken = self.broken.pop(ref, None) is not None

@@ -4,8 +4,9 @@ The result is parts of a Config in the terms of the file language (clusters in t
 Secrets, whose contents stand in `pems`), so that to `build` and everything behind it all configurations are alike.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TypeVar
 
 import msgspec
@@ -20,7 +21,7 @@ from gateway.model.route import HTTPRoute as HTTPRouteOfFile
 from gateway.model.route import ParentRef, Route, TCPRouteRule, TLSRouteRule
 from gateway.model.route import TCPRoute as TCPRouteOfFile
 from gateway.model.route import TLSRoute as TLSRouteOfFile
-from gateway.sources.kubernetes.attach import Attachment, RouteObject, Sharing, attach, hostnames_of
+from gateway.sources.kubernetes.attach import RouteObject, Sharing, attach, hostnames_of
 from gateway.sources.kubernetes.backends import Backends, Use
 from gateway.sources.kubernetes.config_map import ConfigMap
 from gateway.sources.kubernetes.east_west import east_west_listeners, listeners_for, service_hosts, service_routes
@@ -29,6 +30,7 @@ from gateway.sources.kubernetes.grpc_route import GRPCRoute
 from gateway.sources.kubernetes.http_route import HTTPRoute
 from gateway.sources.kubernetes.ingresses import Ingresses, read_ingresses
 from gateway.sources.kubernetes.listeners import Gateways, read_gateways
+from gateway.sources.kubernetes.memo import Claim, Memo, Piece
 from gateway.sources.kubernetes.meta import Ref, parse_selector
 from gateway.sources.kubernetes.options import Options
 from gateway.sources.kubernetes.report import Judged, statuses_of
@@ -81,9 +83,15 @@ def _join(first: tuple[N, ...], more: tuple[N, ...]) -> tuple[N, ...]:
     return (*first, *(each for each in more if each.name not in names))
 
 
-def translate(store: Store, options: Options | None = None) -> Translation:
-    """All of it. Never raises for what an object says."""
-    return _Translator(View(store, options or Options())).run()
+def translate(store: Store, options: Options | None = None, memo: Memo | None = None) -> Translation:
+    """All of it. Never raises for what an object says.
+
+    memo: of earlier translations of this store or of one that it is a copy of; the result is the same with and without, and what
+    has not changed in it is the very same object.
+    """
+    memo = memo or Memo()
+    with memo.lock:
+        return _Translator(View(store, options or Options()), memo).run()
 
 
 def translate_endpoints(store: Store, options: Options, service: Ref) -> dict[str, tuple[EndpointSpec, ...]]:
@@ -101,9 +109,13 @@ def translate_endpoints(store: Store, options: Options, service: Ref) -> dict[st
 class _Translator:
     """One run."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, memo: Memo) -> None:
+        memo.stand_on(view)
         self.view = view
-        self.backends = Backends(view)
+        self.memo = memo
+        ends = view.store.mark(("Service", "EndpointSlice"))
+        self.backends = Backends(view, memo.clusters, ends == memo.ends_mark)
+        memo.ends_mark = ends
         self.routes: list[Route] = []
         self.origins: dict[str, Origin] = {}
         self.judged: list[Judged] = []
@@ -111,37 +123,118 @@ class _Translator:
 
     def run(self) -> Translation:
         view = self.view
-        gateways = read_gateways(view)
-        sharing = Sharing()
-        objects: list[RouteObject] = [
-            *view.store.all(HTTPRoute), *view.store.all(GRPCRoute), *view.store.all(TLSRoute), *view.store.all(TCPRoute),
-        ]  # fmt: skip
-        for route in sorted(objects, key=lambda each: each.age):
-            attachments = attach(view, gateways, route)
-            for attachment in attachments:
-                sharing.claim(route, attachment)
-            if attachments:
-                self.judged.append(self._route(gateways, route, attachments))
+        gateways = self._gateways()
+        for piece in self._pieces(gateways):
+            self._keep_piece(gateways, piece)
         ingresses = read_ingresses(view, self.backends)
         for found, origin in ingresses.routes:
             self._keep(found, origin)
-        for found, origin in service_routes(view, self.backends, self.routed):
+        names = set()
+        for found, origin in service_routes(view, self.backends, self.routed, self.memo.names):
             self._keep(found, origin)
+            names.add(found.name)
+        self.memo.sweep(self.backends.clusters, names, self.origins)
         statuses, places = statuses_of(view, gateways, self.judged, self.backends, ingresses)
         places += self._broken()
         places.sort(key=lambda each: (each[0], each[2].order()))
         return Translation(
             listeners=tuple(sorted(self._listeners(gateways, ingresses), key=lambda each: each.name)),
-            routes=tuple(sorted(self.routes, key=lambda each: each.name)),
+            routes=tuple(sorted(self.routes, key=attrgetter("name"))),
             clusters=tuple(self.backends.clusters[name] for name in sorted(self.backends.clusters)),
-            statuses={ref: statuses[ref] for ref in sorted(statuses)},
+            statuses=statuses,
             problems=[problem for _, _, problem in places],
             origins=self.origins,
             pems=view.pems,
             wanted=frozenset(view.wanted),
-            texts=tuple(_config_maps(view)),
+            texts=config_texts(view.store, view.options),
             places=places,
         )
+
+    # --- what is kept from one translation to the next ---
+
+    def _gateways(self) -> Gateways:
+        memo, view = self.memo, self.view
+        if memo.gateways is None:
+            view.asked = {}
+            memo.gateways = read_gateways(view)
+            memo.services, memo.pems, memo.wanted = view.asked, view.pems.copy(), view.wanted.copy()
+            view.asked = {}
+        else:
+            view.pems.update(memo.pems)
+            view.wanted |= memo.wanted
+            for state in memo.gateways.states.values():
+                for entry in state.all_entries():
+                    entry.attached.clear()
+        return memo.gateways
+
+    def _pieces(self, gateways: Gateways) -> list[Piece]:
+        """One of each route that has a parent of ours, in order of age."""
+        view, memo = self.view, self.memo
+        flaws, services = view.store.flaws, view.store.table(Service)
+        mark = view.store.mark(("Service",))
+        is_same, memo.services_mark = mark == memo.services_mark, mark
+        found: list[Piece] = []
+        kinds = 0
+        for type_ in (HTTPRoute, GRPCRoute, TLSRoute, TCPRoute):
+            name = type_.__name__
+            before, after = memo.routes.get(name, {}), {}
+            routes: Mapping[tuple[str, str], RouteObject] = view.store.table(type_)
+            for key, route in routes.items():
+                flaw = flaws.get(Ref(name, *key)) if flaws else None
+                piece = before.get(key)
+                if (
+                    piece is None
+                    or piece.route is not route
+                    or piece.flaws is not flaw
+                    or not (is_same or all(services.get(each) is known for each, known in piece.services.items()))
+                ):
+                    view.asked = {}
+                    attachments = attach(view, gateways, route)
+                    wished: list[Claim] = [(each.entries, each.refused) for each in attachments]
+                    piece = Piece(route, flaw, route.age, attachments, wished, view.asked)
+                    view.asked = {}
+                after[key] = piece
+                if piece.attachments:
+                    found.append(piece)
+            memo.routes[name] = after
+            kinds += bool(after) and type_ in (HTTPRoute, GRPCRoute)
+        found.sort(key=attrgetter("age"))
+        if kinds == 2 or memo.is_shared:
+            # Which of two has a host depends on all the others.
+            sharing, memo.is_shared = Sharing(), kinds == 2
+            for piece in found:
+                for attachment, (entries, refused) in zip(piece.attachments, piece.wished, strict=True):
+                    attachment.entries, attachment.refused = entries, refused
+                    sharing.claim(piece.route, attachment)
+                claimed: list[Claim] = [(each.entries, each.refused) for each in piece.attachments]
+                if piece.claimed != claimed:
+                    piece.claimed, piece.judged = claimed, None
+        return found
+
+    def _keep_piece(self, gateways: Gateways, piece: Piece) -> None:
+        judged = piece.judged
+        if judged is None:
+            judged = self._work_out(gateways, piece)
+        else:
+            self.backends.again(piece.led)
+            if self.view.policies:
+                for place in piece.used:
+                    self.backends.users.setdefault(place, set()).add(judged.ref)
+        self.judged.append(judged)
+        for route, origin in piece.kept:
+            self._keep(route, origin)
+        if piece.routed:
+            self.routed |= piece.routed
+
+    def _work_out(self, gateways: Gateways, piece: Piece) -> Judged:
+        """What a route comes to with these attachments, and what it asks for on the way."""
+        view, backends = self.view, self.backends
+        piece.kept, piece.routed, piece.led, piece.used = [], set(), {}, []
+        view.asked, backends.led, backends.used = piece.services, piece.led, piece.used
+        judged = piece.judged = self._route(gateways, piece)
+        # What is asked for from here on is not for this route.
+        view.asked, backends.led, backends.used = {}, {}, []
+        return judged
 
     def _listeners(self, gateways: Gateways, ingresses: Ingresses) -> list[Listener]:
         """Of Gateways first: where an Ingress or east-west listener would be one of theirs, theirs serves its routes too."""
@@ -159,16 +252,22 @@ class _Translator:
             elif ports.setdefault(each.port, each.protocol) == each.protocol:
                 found[each.port, each.hostname] = each
         if renamed:
-            self.routes = [
-                msgspec.structs.replace(each, listeners=tuple(renamed.get(name, name) for name in each.listeners))
-                for each in self.routes
-            ]
+            self.routes = [self._elsewhere(each, renamed) if renamed.keys() & each.listeners else each for each in self.routes]
         return list(found.values())
+
+    def _elsewhere(self, route: Route, renamed: dict[str, str]) -> Route:
+        """The route on the listeners that stand in the place of its own."""
+        listeners = tuple(renamed.get(name, name) for name in route.listeners)
+        known = self.memo.moved.get(route.name)
+        if known is None or known[0] is not route or known[1].listeners != listeners:
+            known = self.memo.moved[route.name] = (route, msgspec.structs.replace(route, listeners=listeners))
+        return known[1]
 
     # --- routes ---
 
-    def _route(self, gateways: Gateways, route: RouteObject, attachments: list[Attachment]) -> Judged:
+    def _route(self, gateways: Gateways, piece: Piece) -> Judged:
         """Works out one route: its rules for each way in which its backends are spoken to, and the listeners of each."""
+        route, attachments = piece.route, piece.attachments
         uses: dict[Use, list[str]] = {}
         services: list[tuple[ParentRef, Service]] = []
         kind = type(route).__name__
@@ -193,27 +292,28 @@ class _Translator:
             # Nothing takes it; its references are judged all the same.
             made[Use(kind)] = self._translate(route, Use(kind), outcome)
         outcome.findings += bad_hosts
-        judged = Judged(route, attachments, outcome, is_hostless=bool(bad_hosts))
+        judged = Judged(route, route.ref, attachments, outcome, is_hostless=bool(bad_hosts))
         if bad_hosts:
             return judged
         origin = Origin(route.ref, tuple(outcome.origins))
         for number, (use, names) in enumerate(sorted(uses.items(), key=lambda item: item[0].owner)):
             if names:
                 found = made[use]
-                self._keep(msgspec.structs.replace(found, name=_numbered(found.name, number), listeners=tuple(names)), origin)
+                name = _numbered(found.name, number)
+                piece.kept.append((msgspec.structs.replace(found, name=name, listeners=tuple(names)), origin))
         if services and Use(kind) not in made:
             made[Use(kind)] = self._translate(route, Use(kind), Outcome())
         for parent, service in services:
-            self._keep_for_service(parent, service, made[Use(kind)], origin)
+            self._keep_for_service(piece, parent, service, made[Use(kind)], origin)
         return judged
 
-    def _keep_for_service(self, parent: ParentRef, service: Service, plain: Route, origin: Origin) -> None:
+    def _keep_for_service(self, piece: Piece, parent: ParentRef, service: Service, plain: Route, origin: Origin) -> None:
         names = listeners_for(service, self.view.options, parent.port)
-        self.routed |= {(service.ref, name) for name in names}
+        piece.routed |= {(service.ref, name) for name in names}
         hosts = service_hosts(service, self.view.options)
         name = f"{plain.name}:{service.ref.path()}" + (f":{parent.port}" if parent.port else "")
         if names and isinstance(plain, HTTPRouteOfFile | GRPCRouteOfFile):
-            self._keep(msgspec.structs.replace(plain, name=name, listeners=names, hostnames=hosts), origin)
+            piece.kept.append((msgspec.structs.replace(plain, name=name, listeners=names, hostnames=hosts), origin))
 
     def _translate(self, route: RouteObject, use: Use, outcome: Outcome) -> Route:
         resolve: Resolve = lambda ref: self.backends.resolve(route.ref, ref, use)  # noqa: E731
@@ -255,13 +355,15 @@ def _numbered(name: str, number: int) -> str:
     return f"{name}:{number}" if number else name
 
 
-def _config_maps(view: View) -> Iterator[tuple[Ref, str, str]]:
-    """The texts of the ConfigMaps that carry configuration."""
-    if not view.options.config_maps:
-        return
-    selector = parse_selector(view.options.config_maps)
-    for each in sorted(view.store.all(ConfigMap), key=lambda each: each.age):
-        if selector.takes(each.labels):
-            for key, text in sorted((each.data or {}).items()):
-                if key.lower().endswith((".yaml", ".yml", ".json")):
-                    yield each.ref, key, text
+def config_texts(store: Store, options: Options) -> tuple[tuple[Ref, str, str], ...]:
+    """Translation.texts, without the rest of it."""
+    if not options.config_maps:
+        return ()
+    selector = parse_selector(options.config_maps)
+    return tuple(
+        (each.ref, key, text)
+        for each in sorted(store.all(ConfigMap), key=lambda each: each.age)
+        if selector.takes(each.labels)
+        for key, text in sorted((each.data or {}).items())
+        if key.lower().endswith((".yaml", ".yml", ".json"))
+    )

@@ -35,9 +35,12 @@ class View:
         """Name of a file in the configuration -> its content, for certificates, keys and authorities."""
         self.wanted: set[Ref] = set()
         """Secrets and ConfigMaps that some object refers to, there or not."""
+        self.asked: dict[tuple[str, str], Service | None] = {}
+        """Services that were asked for, there or not. Whoever wants to know puts an empty one here."""
 
     def service(self, namespace: str, name: str) -> Service | None:
-        return self.store.get(Service, namespace, name)
+        found = self.asked[namespace, name] = self.store.get(Service, namespace, name)
+        return found
 
     def secret(self, namespace: str, name: str) -> Secret | None:
         """A Secret, which is from now on wanted."""

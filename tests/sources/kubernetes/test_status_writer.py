@@ -5,9 +5,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from apiserver import ApiServer
 from kube import Cluster, gateway, route, service, to
-from test_reflector import client_of
+from servers import AnyServer, client_of, new_server
 from until import until
 
 from gateway.sources.kubernetes.backoff import Backoff
@@ -23,11 +24,14 @@ STATUSES = CLUSTER.translation.statuses
 GATEWAY, ROUTE = Ref("Gateway", "default", "gw"), Ref("HTTPRoute", "default", "r")
 EARLY, LATE = "2026-01-01T00:00:00Z", "2026-06-01T00:00:00Z"
 OBJECTS: list[dict[str, Any]] = [
-    {"kind": "Gateway", "metadata": {"name": "gw"}, "spec": {"gatewayClassName": "isthmus", "listeners": []}},
+    {
+        "kind": "Gateway", "metadata": {"name": "gw"},
+        "spec": {"gatewayClassName": "isthmus", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+    },
     {"kind": "HTTPRoute", "metadata": {"name": "r"}, "spec": {"parentRefs": [{"name": "gw"}]}},
-]
+]  # fmt: skip
 FOREIGN = {
-    "parentRef": {"name": "other"}, "controllerName": "example.org/other",
+    "parentRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "other"}, "controllerName": "example.org/other",
     "conditions": [{"type": "Accepted", "status": "True", "reason": "Sure", "message": "", "lastTransitionTime": EARLY}],
 }  # fmt: skip
 
@@ -94,7 +98,7 @@ def test_an_ingress_keeps_the_address_that_somebody_else_wrote_when_we_know_none
 class Desk:
     """A writer that follows a server."""
 
-    def __init__(self, server: ApiServer) -> None:
+    def __init__(self, server: AnyServer) -> None:
         self.server = server
         self.leads = True
         self.client = client_of(server)
@@ -109,8 +113,7 @@ class Desk:
     async def quiet(self) -> None:
         """Until nothing is left to be done, and the watches have brought back what was written."""
         def is_quiet() -> bool:
-            versions = [self.holding.store.find(ref) for ref in (GATEWAY, ROUTE)]
-            held = [each.metadata.resource_version for each in versions if each is not None]
+            held = [self.holding.resource_versions.get(ref) for ref in (GATEWAY, ROUTE)]
             have = [self.server.get(ref.kind, ref.name)["metadata"]["resourceVersion"] for ref in (GATEWAY, ROUTE)]
             return self.writer.is_idle and held == have
 
@@ -126,7 +129,7 @@ class Desk:
 
 @contextlib.asynccontextmanager
 async def desk() -> AsyncIterator[Desk]:
-    server = ApiServer()
+    server = new_server()
     await server.start()
     await server.put(*OBJECTS)
     one = Desk(server)
@@ -144,9 +147,11 @@ async def desk() -> AsyncIterator[Desk]:
         await server.stop()
 
 
+both = pytest.mark.usefixtures("each_server")
 SAID = {GATEWAY: STATUSES[GATEWAY], ROUTE: STATUSES[ROUTE]}
 
 
+@both
 def test_each_object_is_written_once() -> None:
     async def story() -> None:
         async with desk() as one:
@@ -161,6 +166,7 @@ def test_each_object_is_written_once() -> None:
     asyncio.run(story())
 
 
+@both
 def test_who_does_not_lead_writes_nothing_until_it_does() -> None:
     async def story() -> None:
         async with desk() as one:
@@ -174,6 +180,7 @@ def test_who_does_not_lead_writes_nothing_until_it_does() -> None:
     asyncio.run(story())
 
 
+@both
 def test_another_controller_that_writes_in_between_loses_nothing() -> None:
     async def story() -> None:
         async with desk() as one:
@@ -199,6 +206,7 @@ def test_another_controller_that_writes_in_between_loses_nothing() -> None:
     asyncio.run(story())
 
 
+@both
 def test_what_somebody_took_away_is_said_again() -> None:
     async def story() -> None:
         async with desk() as one:
@@ -209,6 +217,7 @@ def test_what_somebody_took_away_is_said_again() -> None:
     asyncio.run(story())
 
 
+@both
 def test_a_route_that_left_is_left_without_a_word_of_ours() -> None:
     async def story() -> None:
         async with desk() as one:
@@ -222,6 +231,7 @@ def test_a_route_that_left_is_left_without_a_word_of_ours() -> None:
 def test_trouble_that_passes_is_waited_out_and_trouble_that_does_not_is_not_repeated() -> None:
     async def story() -> None:
         async with desk() as one:
+            assert isinstance(one.server, ApiServer)
             one.server.fail("/gateways/gw/status", 500, 3)
             one.server.fail("/httproutes/r/status", 422, 1)
             one.writer.want(SAID)
