@@ -69,7 +69,9 @@ class Kubernetes(Part, frozen=True):
         Annotated[str, Meta(pattern=r"^(|[-a-z0-9.]+/[-a-z0-9.]+)$")],
         Doc("namespace/name of the gateway's own Service, whose addresses the statuses of Gateways and Ingresses show"),
     ] = ""
-    addresses: Annotated[tuple[str, ...], Doc("What they show when that Service has none, or none is named: IP addresses, host names")] = ()
+    addresses: Annotated[
+        tuple[str, ...], Doc("What they show when that Service has none, or none is named: IP addresses, host names")
+    ] = ()
 
 
 class Config(Part, frozen=True):
