@@ -155,7 +155,10 @@ class AdminServer:
 
     async def _readyz(self, request: web.Request) -> web.Response:
         reason = self._state.unready_reason()
-        return _text(f"not ready: {reason}", 503) if reason else _text("ok")
+        if reason:
+            return _text(f"not ready: {reason}", 503)
+        stale = self._state.stale_reason()
+        return _text(f"ok, but stale: {stale}" if stale else "ok")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=await self._state.metrics(), headers={"Content-Type": METRICS_TYPE})

@@ -16,6 +16,9 @@ class State(Protocol):
     def unready_reason(self) -> str:
         """Why no traffic should come now; empty when it may."""
 
+    def stale_reason(self) -> str:
+        """Why what is served may be old, although it is served; empty when it is not."""
+
     async def metrics(self) -> bytes:
         """The Prometheus text exposition."""
 

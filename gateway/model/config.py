@@ -72,6 +72,10 @@ class Kubernetes(Part, frozen=True):
     addresses: Annotated[
         tuple[str, ...], Doc("What they show when that Service has none, or none is named: IP addresses, host names")
     ] = ()
+    cache: Annotated[
+        str | None,
+        Doc("File of the objects that were known last, private keys among them (mode 0600); for a start without an API server"),
+    ] = None
 
 
 class Config(Part, frozen=True):

@@ -24,3 +24,5 @@ class LiveFacts:
     status_errors: int = 0
     endpoint_updates: int = 0
     last_error_at: float = 0.0
+    is_stale: bool = False
+    """Whether what is served comes from the file of the last good objects."""

@@ -130,6 +130,9 @@ KUBERNETES_LAST_ERROR = _metric(
     "kubernetes_last_error_timestamp_seconds", "gauge", (), "When the API server did not answer well last; 0 when never."
 )
 KUBERNETES_LEADER = _metric("kubernetes_leader", "gauge", (), "1 when this process writes the statuses, else 0.")
+KUBERNETES_STALE = _metric(
+    "kubernetes_stale", "gauge", (), "1 while no API server has answered since the start and the objects of last time are served."
+)
 KUBERNETES_STATUS_WRITES = _metric("kubernetes_status_writes", "counter", ("result",), "Writes of statuses, by result.")
 KUBERNETES_ENDPOINTS = _metric(
     "kubernetes_endpoint_updates", "counter", (), "Changes of endpoints alone, which reach the workers without new routes."
@@ -162,7 +165,7 @@ TABLE: Final = (
     CONFIG_REVISION, CONFIG_AGE, CONFIG_LAST_OK, CONFIG_LAST_SUCCESS, CONFIG_LAST_ERROR, CONFIG_RELOADS, CONFIG_PROBLEMS,
     CERTIFICATE_EXPIRY,
     KUBERNETES_SYNCED, KUBERNETES_OBJECTS, KUBERNETES_LISTS, KUBERNETES_WATCHES, KUBERNETES_ERRORS, KUBERNETES_LAST_ERROR,
-    KUBERNETES_LEADER, KUBERNETES_STATUS_WRITES, KUBERNETES_ENDPOINTS,
+    KUBERNETES_LEADER, KUBERNETES_STALE, KUBERNETES_STATUS_WRITES, KUBERNETES_ENDPOINTS,
     STORE_SECONDS, STORE_CALLS, STORE_ERRORS, STORE_BREAKERS_OPEN, STORE_BREAKER_OPENED,
     WORKER_UP, WORKER_RESTARTS, WORKER_MEMORY, START_TIME, BUILD,
 )  # fmt: skip
@@ -517,6 +520,7 @@ def _kubernetes_families(facts: LiveFacts | None) -> list[Family]:
         synced, objects, *counters,
         _gauge(KUBERNETES_LAST_ERROR, facts.last_error_at),
         _gauge(KUBERNETES_LEADER, int(facts.is_leading)),
+        _gauge(KUBERNETES_STALE, int(facts.is_stale)),
         writes,
         CounterMetricFamily(KUBERNETES_ENDPOINTS.name, KUBERNETES_ENDPOINTS.help, value=facts.endpoint_updates),
     ]  # fmt: skip

@@ -427,6 +427,9 @@ class Supervisor:
             return f"revision {self._fleet.publication.revision} is not acknowledged by every worker"
         return ""
 
+    def stale_reason(self) -> str:
+        return self._live.stale_reason() if self._live is not None else ""
+
     async def metrics(self) -> bytes:
         reconciler, facts = self.reconciler, self._facts
         facts.revision = reconciler.revision

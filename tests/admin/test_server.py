@@ -17,6 +17,7 @@ class Double:
     def __init__(self) -> None:
         self.level = "info"
         self.reason = ""
+        self.stale = ""
         self.live = True
         self.limits: list[int] = []
 
@@ -25,6 +26,9 @@ class Double:
 
     def unready_reason(self) -> str:
         return self.reason
+
+    def stale_reason(self) -> str:
+        return self.stale
 
     async def metrics(self) -> bytes:
         return b"# HELP x y\n"
@@ -79,6 +83,9 @@ def test_health_is_liveness_and_readiness_has_a_reason() -> None:
     async def story(session: aiohttp.ClientSession, base: str, double: Double) -> None:
         assert (await session.get(f"{base}/healthz")).status == 200
         assert (await session.get(f"{base}/readyz")).status == 200
+        double.stale = "no API server"
+        answer = await session.get(f"{base}/readyz")
+        assert answer.status == 200 and await answer.text() == "ok, but stale: no API server\n"
         double.reason = "stopping"
         answer = await session.get(f"{base}/readyz")
         assert answer.status == 503 and await answer.text() == "not ready: stopping\n"

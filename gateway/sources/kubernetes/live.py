@@ -12,7 +12,7 @@ import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,7 @@ from gateway.model.live import KindFacts, LiveFacts
 from gateway.sources import objects
 from gateway.sources.certificates import Files
 from gateway.sources.files import Loaded
+from gateway.sources.kubernetes import last_good
 from gateway.sources.kubernetes.backoff import Backoff
 from gateway.sources.kubernetes.client import ApiClient, Unreachable, sign_in_by
 from gateway.sources.kubernetes.endpoint_slice import EndpointSlice
@@ -37,6 +38,7 @@ from gateway.sources.kubernetes.options import Options
 from gateway.sources.kubernetes.reflector import Facts, Holding, Reflector, State
 from gateway.sources.kubernetes.status import Condition, GatewayStatus, ListenerSetStatus, Status, pending
 from gateway.sources.kubernetes.status_writer import StatusWriter
+from gateway.sources.kubernetes.store import Store
 from gateway.sources.kubernetes.translate import Translation, translate
 from gateway.sources.kubernetes.view import View
 
@@ -46,6 +48,8 @@ HOLD_OFF_S = 0.02
 LONGEST_HOLD_OFF_S = 0.5
 WANTED_WITHIN_S = 5.0   # so long a load waits for Secrets that were not watched before
 SETTLED_WITHIN_S = 10.0
+ANSWERS_WITHIN_S = 10.0   # else the objects of last time are served, if there are any
+KEEP_EVERY_S = 10.0
 ASKING = frozenset(("GatewayClass", "Gateway", "ListenerSet", "Ingress", "IngressClass", "BackendTLSPolicy", "ReferenceGrant"))
 """Kinds that may make a Secret or a ConfigMap wanted."""
 
@@ -65,6 +69,53 @@ class Outlet:
     """Ports that could not be opened, and why."""
 
 
+@dataclass(slots=True, eq=False)
+class Keeping:
+    """The file of the last good objects, written now and then while objects change."""
+
+    path: Path | None
+    is_due: bool = False
+    stale_since: float = 0.0
+    """When what is served was written, in seconds since the epoch; 0: it is no file's."""
+    restored: list[Ref] = field(default_factory=list)
+    last_error: str = ""
+
+    def read(self) -> last_good.Found | None:
+        assert self.path is not None
+        try:
+            return last_good.read(self.path)
+        except last_good.Unusable as error:
+            log.warning("%s: no objects of last time: %s", self.path, error)
+            return None
+
+    def let_go(self) -> list[Ref]:
+        """The objects that are not needed from the file any more."""
+        self.stale_since = 0.0
+        refs, self.restored = self.restored, []
+        return refs
+
+    async def keep(self, copy: Callable[[], Store | None]) -> None:
+        while True:
+            await asyncio.sleep(KEEP_EVERY_S)
+            await self.write(copy)
+
+    async def write(self, copy: Callable[[], Store | None]) -> None:
+        """What `copy` answers, if something has changed."""
+        if self.path is None or not self.is_due:
+            return
+        store = copy()
+        if store is None:
+            return
+        self.is_due = False
+        try:
+            await asyncio.to_thread(last_good.write, self.path, store)
+            self.last_error = ""
+        except last_good.Unusable as error:
+            if str(error) != self.last_error:
+                log.error("%s: the last good objects are not kept: %s", self.path, error)
+            self.last_error = str(error)
+
+
 class LiveSource:
     """One API server. Everything but `load` belongs to the loop that `start` was called on."""
 
@@ -79,6 +130,7 @@ class LiveSource:
         missing_retry_s: float = 20.0,
         lease_s: tuple[float, float, float] = (15.0, 10.0, 2.0),
         backoff: Callable[[], Backoff] = Backoff,
+        answers_within_s: float = ANSWERS_WITHIN_S,
     ) -> None:
         """path: the files beside. lease_s: duration, deadline and retry of the leader's lease."""
         self.settings = settings
@@ -101,6 +153,8 @@ class LiveSource:
         self._complete = asyncio.Event()
         self._refs: set[Ref] = set()
         self._services: set[tuple[str, str]] = set()
+        self._keeping = Keeping(Path(settings.cache) if settings.cache else None)
+        self._answers_within_s = answers_within_s
         self._translation: Translation | None = None
         """Of the last load whose files could be used."""
         self._options: Options | None = None
@@ -111,6 +165,9 @@ class LiveSource:
     def start(self) -> None:
         """Begins to watch."""
         self._spawn(self._begin())
+        if self._keeping.path is not None:
+            self._spawn(self._fall_back())
+            self._spawn(self._keeping.keep(self._copy))
 
     async def complete(self) -> None:
         """Waits until all that the first load needs is there."""
@@ -122,6 +179,7 @@ class LiveSource:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._keeping.write(self._copy)
         await self.client.close()
 
     def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
@@ -173,10 +231,34 @@ class LiveSource:
                 break
             await self._until_synced(None)
         log.info("synced: %d objects", len(self.holding.store))
-        # The first load takes all of this; what changes from here on is for the next.
-        self._refs, self._services = set(), set()
-        self._changed.clear()
+        if self._complete.is_set():
+            # Whatever is not what it was last time has been told as a change; what is gone is told now.
+            for ref in self._keeping.let_go():
+                self.holding.drop(self._keeping, ref)
+        else:
+            # The first load takes all of this; what changes from here on is for the next.
+            self._refs, self._services = set(), set()
+            self._changed.clear()
+            self._complete.set()
+        self._keeping.is_due = True
+
+    async def _fall_back(self) -> None:
+        """Without an answer in time the objects of last time are served, until there is one."""
+        await asyncio.sleep(self._answers_within_s)
+        if self._complete.is_set():
+            return
+        found = await asyncio.to_thread(self._keeping.read)
+        if found is None or self._complete.is_set():
+            return
+        for kind, decoded in found.objects:
+            self._keeping.restored.append(self.holding.restore(self._keeping, kind, decoded))
+        self._keeping.stale_since = found.written
+        log.error("%s; serves %d objects of %s", self.unready_reason(), len(found.objects), _clock(found.written))
         self._complete.set()
+
+    def _copy(self) -> Store | None:
+        """What there is to keep: never what was not seen whole."""
+        return self.holding.store.copy() if self._complete.is_set() and not self._keeping.stale_since else None
 
     def _watch(self, key: str, reflector: Reflector) -> None:
         self._reflectors[key] = (reflector, self._spawn(reflector.run()))
@@ -281,6 +363,7 @@ class LiveSource:
             await outlet.retarget(changed)
 
     def _on_change(self, ref: Ref, before: Object | None, after: Object | None) -> None:
+        self._keeping.is_due = True
         if ref.kind == "EndpointSlice" and ref not in self.holding.store.broken:
             for each in (before, after):
                 if isinstance(each, EndpointSlice) and each.service:
@@ -354,6 +437,12 @@ class LiveSource:
         names = ", ".join(sorted(each.what for each in waiting)[:5])
         return f"not synced with the API server: {errors[0] if errors else names or 'signing in'}"
 
+    def stale_reason(self) -> str:
+        """Why what is served may be old; "" when it is not."""
+        if not self._keeping.stale_since:
+            return ""
+        return f"no API server has answered since the start; the objects are those of {_clock(self._keeping.stale_since)}"
+
     def facts(self) -> LiveFacts:
         """For metrics."""
         kinds: dict[str, KindFacts] = {}
@@ -372,8 +461,13 @@ class LiveSource:
                 errors=sum(each.errors for each in found),
             )
         return LiveFacts(
-            kinds, self._is_leading(), self.writer.writes, self.writer.errors, self.endpoint_updates, last_error_at
-        )
+            kinds, self._is_leading(), self.writer.writes, self.writer.errors, self.endpoint_updates, last_error_at,
+            is_stale=self._keeping.stale_since > 0,
+        )  # fmt: skip
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def _is_through(reflector: Reflector) -> bool:

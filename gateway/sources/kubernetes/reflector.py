@@ -21,7 +21,7 @@ from gateway.sources.kubernetes.backoff import Backoff
 from gateway.sources.kubernetes.client import ApiClient, ApiError, Unreachable
 from gateway.sources.kubernetes.kinds import Kind
 from gateway.sources.kubernetes.meta import Object, Ref
-from gateway.sources.kubernetes.store import Store, decode_bytes
+from gateway.sources.kubernetes.store import Decoded, Store, decode_bytes
 
 log = logging.getLogger("gateway.sources.kubernetes")
 
@@ -111,6 +111,14 @@ class Holding:
         if not is_same:
             self.store.put(kind, decoded)
             self._on_change(ref, before, after)
+        return ref
+
+    def restore(self, seer: object, kind: Kind, decoded: Decoded) -> Ref:
+        """An object from elsewhere than the server, unless it is known: nobody is told."""
+        ref = Ref(kind.name, decoded.metadata.namespace, decoded.metadata.name)
+        if ref not in self._seen_by:
+            self.store.put(kind, decoded)
+        self._seen_by.setdefault(ref, set()).add(seer)
         return ref
 
     def drop(self, seer: object, ref: Ref) -> None:

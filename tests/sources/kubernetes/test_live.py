@@ -323,6 +323,45 @@ spec: {type: LoadBalancer, clusterIP: 10.96.0.9, ports: [{port: 80}]}
     asyncio.run(story())
 
 
+def test_without_an_api_server_the_objects_of_last_time_are_served(tmp_path: Path) -> None:
+    """And are flagged; what was changed or went away meanwhile is, as soon as the server is there, and not before."""
+    cache = tmp_path / "objects"
+    settings = Kubernetes(enabled=True, cache=str(cache))
+    tls = "[{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: s}]}}]"
+    pair = secret("s", make_pair("any.test"))
+    given = (gateway(listeners=tls), WEB, route("a", to("web")), route("gone", to("web"), hosts="[gone.test]"), pair)
+
+    async def story() -> None:
+        async with running(tmp_path, *given, settings=settings) as one:
+            assert len(one.names()) == 2
+        assert cache.is_file()
+        server = ApiServer()
+        place = await server.start()
+        await server.put(*objects(CLASS, *given[:3], given[4], route("new", to("web"), hosts="[new.test]")))
+        await server.stop()
+        again = Running(server, tmp_path / "gateway.yaml", settings, "this-one")
+        again.live._answers_within_s = 0.2
+        again.live.start()
+        try:
+            await asyncio.wait_for(again.go(), 10)
+            assert again.names() == ["HTTPRoute/default/a", "HTTPRoute/default/gone"]
+            assert again.revisions[-1].secured.listeners, "the certificate came along"
+            assert "no API server has answered" in again.live.stale_reason() and again.live.facts().is_stale
+            assert again.live.unready_reason() == ""
+            await server.start(int(place.rpartition(":")[2]))
+            await until(lambda: again.names() == ["HTTPRoute/default/a", "HTTPRoute/default/new"])
+            assert again.live.stale_reason() == "" and not again.live.facts().is_stale
+            await until(lambda: programmed(server) == "True Programmed")
+        finally:
+            if again.task is not None:
+                again.task.cancel()
+                await asyncio.gather(again.task, return_exceptions=True)
+            await again.live.stop()
+            await server.stop()
+
+    asyncio.run(story())
+
+
 @both
 def test_of_two_gateways_one_writes_and_the_other_takes_over(tmp_path: Path) -> None:
     async def story() -> None:
