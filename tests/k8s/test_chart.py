@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -85,6 +86,65 @@ def test_kubernetes_takes_every_object_of_the_chart(render: Render, border: str)
         assert each["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
         if not each["apiVersion"].startswith(("gateway.networking", "monitoring.coreos")):
             kubernetes_validate.validate(each, "1.37", strict=True)
+
+
+@pytest.mark.parametrize("border", ["edge", "east-west"])
+def test_monitoring_is_that_of_the_overlay(build: Build, render: Render, border: str) -> None:
+    """Under the names of the release, since releases may share a namespace."""
+    name = RELEASES[border]
+    without = {(each["kind"], each["metadata"]["name"]) for each in render(name, values_of(border))}
+    objects = render(name, {**values_of(border), "monitoring": {"enabled": True}})
+    added = {each["kind"]: each for each in objects if (each["kind"], each["metadata"]["name"]) not in without}
+    overlay = {each["kind"]: each for each in build(f"overlays/{border}/monitoring")}
+    assert added.keys() == overlay.keys()
+    assert added["PrometheusRule"]["spec"] == overlay["PrometheusRule"]["spec"]
+    assert added["Service"]["spec"] == overlay["Service"]["spec"]
+    assert added["ServiceMonitor"]["spec"]["endpoints"] == overlay["ServiceMonitor"]["spec"]["endpoints"]
+    chosen = added["ServiceMonitor"]["spec"]["selector"]["matchLabels"]
+    found = [each for each in objects if each["kind"] == "Service" and chosen.items() <= each["metadata"]["labels"].items()]
+    assert [each["metadata"]["name"] for each in found] == [f"{name}-admin"]
+    dashboards = [json.loads(each["ConfigMap"]["data"]["dashboard.json"]) for each in (added, overlay)]
+    assert dashboards[0] == dashboards[1]
+    assert added["ConfigMap"]["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_files_of_the_chart_are_those_of_the_overlays() -> None:
+    """Helm reads nothing outside of a chart."""
+    for path in (CHART / "files").iterdir():
+        assert path.read_bytes() == (ROOT / "k8s" / "monitoring" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("border", OVERLAYS)
+def test_values_are_as_their_schema_says(border: str) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    jsonschema.validate(values_of(border), schema)
+    whole = yaml.safe_load((CHART / "values.yaml").read_text())
+    jsonschema.validate(whole, schema)
+    assert whole.keys() == schema["properties"].keys() - {"global"}
+    for key, inside in schema["properties"].items():
+        if inside.get("additionalProperties") is False:
+            assert whole[key].keys() == inside["properties"].keys(), key
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"monitorring": {"enabled": True}},
+        {"monitoring": {"enabled": "yes"}},
+        {"service": {"type": "loadbalancer"}},
+        {"ports": []},
+        {"ports": [{"name": "http", "port": 70000}]},
+        {"ports": [{"name": "a-name-that-is-too-long", "port": 80}]},
+        {"autoscaling": {"minReplicas": 0}},
+        {"gateway": {"listeners": [{"name": "x"}]}},
+        {"config": "x"},
+    ],
+)
+def test_values_that_make_no_sense_are_refused(values: Values) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values, schema)
 
 
 def test_rights_in_some_namespaces_alone(render: Render) -> None:
