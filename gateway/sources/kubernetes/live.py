@@ -26,6 +26,7 @@ from gateway.sources.files import Loaded
 from gateway.sources.kubernetes import last_good
 from gateway.sources.kubernetes.backoff import Backoff
 from gateway.sources.kubernetes.client import ApiClient, Unreachable, sign_in_by
+from gateway.sources.kubernetes.crds import crd_flaw
 from gateway.sources.kubernetes.endpoint_slice import EndpointSlice
 from gateway.sources.kubernetes.endpoints import endpoints_of
 from gateway.sources.kubernetes.gateway import Gateway
@@ -231,6 +232,8 @@ class LiveSource:
                 break
             await self._until_synced(None)
         log.info("synced: %d objects", len(self.holding.store))
+        if flaw := crd_flaw(self.holding.versions, self._missing()):
+            log.warning("%s", flaw)
         if self._complete.is_set():
             # Whatever is not what it was last time has been told as a change; what is gone is told now.
             for ref in self._keeping.let_go():
@@ -241,6 +244,9 @@ class LiveSource:
             self._changed.clear()
             self._complete.set()
         self._keeping.is_due = True
+
+    def _missing(self) -> set[str]:
+        return {each.kind.name for each, _ in self._reflectors.values() if each.facts.state is State.MISSING}
 
     async def _fall_back(self) -> None:
         """Without an answer in time the objects of last time are served, until there is one."""

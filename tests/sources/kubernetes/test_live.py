@@ -323,6 +323,20 @@ spec: {type: LoadBalancer, clusterIP: 10.96.0.9, ports: [{port: 80}]}
     asyncio.run(story())
 
 
+def test_older_crds_are_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def older(server: ApiServer) -> None:
+        server.resources = {each for each in server.resources if each[2] not in ("tcproutes", "listenersets")}
+        server.resources.add(("gateway.networking.k8s.io", "v1alpha2", "tcproutes"))
+
+    async def story() -> None:
+        async with running(tmp_path, *FIRST, before=older) as one:
+            assert one.names() == ["HTTPRoute/default/a"]
+
+    asyncio.run(story())
+    (line,) = [each.getMessage() for each in caplog.records if "CRDs of Gateway API" in each.getMessage()]
+    assert line.endswith("TCPRoute is read as v1alpha2; there is no ListenerSet")
+
+
 def test_without_an_api_server_the_objects_of_last_time_are_served(tmp_path: Path) -> None:
     """And are flagged; what was changed or went away meanwhile is, as soon as the server is there, and not before."""
     cache = tmp_path / "objects"
