@@ -117,6 +117,12 @@ def test_the_core_knows_nothing_of_the_house_outside_itself() -> None:
     assert not wrong
 
 
+def test_names_of_test_files_stand_once() -> None:
+    """pytest imports them by their bare names."""
+    names = sorted(path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "__init__.py")
+    assert names == sorted(set(names))
+
+
 def test_what_the_house_imports_it_installs() -> None:
     """A library that only another one, or the machine, happened to bring would be missing at somebody's first start."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
