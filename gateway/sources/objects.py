@@ -53,6 +53,8 @@ class Objects:
     origins: dict[Ref, Origin] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    crd_flaw: str = ""
+    """What is wrong with the CRDs of whoever has the objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ def load(
         base, refused = _with_texts(config, texts, known, base, with_certificates)
         problems += refused
     assert base.config is not None
-    options = Options.of(base.config.kubernetes, taken=_taken(base.config), store=found.store)
+    options = Options.of(base.config.kubernetes, taken=_taken(base.config), store=found.store, crd_flaw=found.crd_flaw)
     translation = translate(found.store, options, memo)
     problems += _located(translation, found)
     look = Look(Secured(), known)

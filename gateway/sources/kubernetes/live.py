@@ -309,7 +309,8 @@ class LiveSource:
 
     def load(self, known: Files | None = None) -> Loaded:
         """Files and objects as one configuration. Runs in a thread."""
-        found = objects.Objects(store=self.holding.store.copy())
+        flaw = crd_flaw(self.holding.versions, self._missing())
+        found = objects.Objects(store=self.holding.store.copy(), crd_flaw=flaw)
         joined = objects.load(self._path, None, known, found=found, memo=self._memo)
         if joined.translation is not None:
             self._translation, self._options = joined.translation, joined.options

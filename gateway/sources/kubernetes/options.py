@@ -30,11 +30,15 @@ class Options:
     """Whether a Gateway without an address is not programmed yet."""
     binds: Mapping[tuple[str, str, int], int] = field(default_factory=dict)
     """(namespace and name of a Gateway, port of a listener) -> port to bind, where the two differ."""
+    crd_flaw: str = ""
+    """What is wrong with the CRDs of Gateway API, in one sentence."""
     taken: Mapping[int, str] = field(default_factory=dict)
     """Port -> who has it already: the listeners of the files."""
 
     @classmethod
-    def of(cls, kubernetes: Kubernetes, *, taken: Mapping[int, str] | None = None, store: Store | None = None) -> "Options":
+    def of(
+        cls, kubernetes: Kubernetes, *, taken: Mapping[int, str] | None = None, store: Store | None = None, crd_flaw: str = ""
+    ) -> "Options":
         """As the configuration says. store: where the gateway's own Service is looked for."""
         store = store or Store()
         return cls(
@@ -48,5 +52,6 @@ class Options:
             zone=kubernetes.zone,
             addresses=addresses_of(kubernetes, store),
             needs_address=is_pending(kubernetes, store),
+            crd_flaw=crd_flaw,
             taken=taken or {},
         )

@@ -100,8 +100,15 @@ class _Report:
             self.say(ref, ("spec", "parametersRef"), accepted.message)
         else:
             accepted = Condition("Accepted", "True", "Accepted", "the class is looked after", generation)
+        conditions = [accepted]
+        if not has_parameters:
+            flaw = self.view.options.crd_flaw
+            if flaw:
+                conditions.append(Condition("SupportedVersion", "False", "UnsupportedVersion", flaw, generation))
+            else:
+                conditions.append(_true("SupportedVersion", "the CRDs of Gateway API are those that this is made for", generation))
         features = tuple(SupportedFeature(name) for name in supported_features())
-        self.statuses[ref] = GatewayClassStatus((accepted,), features)
+        self.statuses[ref] = GatewayClassStatus(tuple(conditions), features)
 
     def gateway(self, state: GatewayState) -> None:
         ref, generation = state.gateway.ref, state.gateway.metadata.generation

@@ -229,7 +229,8 @@ def test_gateway_observed_generation_bump() -> None:
     status: Any = cluster.translation.statuses["Gateway", "default", "gw"]  # type: ignore[index]
     assert {each.observed_generation for each in (*status.conditions, *status.listeners[0].conditions)} == {9}
     class_status: Any = cluster.translation.statuses["GatewayClass", "", "isthmus"]  # type: ignore[index]
-    assert [(each.type, each.status, each.observed_generation) for each in class_status.conditions] == [("Accepted", "True", 4)]
+    told = [(each.type, each.status, each.observed_generation) for each in class_status.conditions]
+    assert told == [("Accepted", "True", 4), ("SupportedVersion", "True", 4)]
     assert [each.name for each in class_status.supported_features] == sorted(set(supported_features()))
 
 

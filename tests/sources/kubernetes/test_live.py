@@ -290,7 +290,7 @@ spec:
             one.shut[8081] = "Address already in use"
             await one.go()
             await until(lambda: one.server.status("ListenerSet", "more").get("listeners"))
-            assert programmed(one.server) == "True Programmed"
+            await until(lambda: programmed(one.server) == "True Programmed")
             status = one.server.status("ListenerSet", "more")
             for conditions in (status["conditions"], status["listeners"][0]["conditions"]):
                 (found,) = [each for each in conditions if each["type"] == "Programmed"]
@@ -331,6 +331,10 @@ def test_older_crds_are_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptu
     async def story() -> None:
         async with running(tmp_path, *FIRST, before=older) as one:
             assert one.names() == ["HTTPRoute/default/a"]
+            await until(lambda: one.server.status("GatewayClass", "isthmus", "").get("conditions"))
+            conditions = one.server.status("GatewayClass", "isthmus", "")["conditions"]
+            (found,) = [each for each in conditions if each["type"] == "SupportedVersion"]
+            assert (found["status"], found["reason"]) == ("False", "UnsupportedVersion")
 
     asyncio.run(story())
     (line,) = [each.getMessage() for each in caplog.records if "CRDs of Gateway API" in each.getMessage()]
