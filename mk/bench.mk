@@ -21,3 +21,7 @@ profile: build ## where the worker's time goes, by symbol; CELL=get40 GATEWAY=is
 .PHONY: callgrind
 callgrind: build ## instructions per request in user space; CELL=get40 GATEWAY=isthmus
 	@$(BIN)/python -m perf callgrind $(if $(CELL),--cell $(CELL)) $(if $(GATEWAY),--gateway $(GATEWAY)) $(CALLGRIND)
+
+.PHONY: bench-kube
+bench-kube: $(VENV)/.tested build ## a cluster of 5,000 routes: cold start, changes, memory; BENCH=--urgent
+	@$(BIN)/python -m perf kube $(BENCH)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from gateway.control.build import Endpoint as ModelEndpoint
 from gateway.control.build import Model
 from gateway.control.compile import Compiled, name_id
 from gateway.sources.certificates import Secured
@@ -50,9 +51,7 @@ def wanted_of(model: Model, compiled: Compiled, secured: Secured | None = None) 
         bundles=secured.bundles,
         addresses={compiled.ports[port.address]: port.address for port in model.ports},
         endpoints={
-            compiled.clusters[cluster.name]: [
-                (endpoint.host.encode(), endpoint.port, endpoint.weight, endpoint.zone.encode()) for endpoint in cluster.endpoints
-            ]
+            compiled.clusters[cluster.name]: _rows(cluster.endpoints)
             for cluster in model.clusters
             if cluster.name in compiled.clusters
         },
@@ -60,6 +59,21 @@ def wanted_of(model: Model, compiled: Compiled, secured: Secured | None = None) 
             compiled.ports[port.address]: [model.listeners[number].name for number in port.listeners] for port in model.ports
         },
     )
+
+
+_known: dict[int, tuple[tuple[ModelEndpoint, ...], list[Endpoint]]] = {}
+"""Identity of a cluster's endpoints -> themselves, and their rows: of twenty thousand few are other ones than a moment ago."""
+_MOST_KNOWN = 20_000
+
+
+def _rows(endpoints: tuple[ModelEndpoint, ...]) -> list[Endpoint]:
+    known = _known.get(id(endpoints))
+    if known is None or known[0] is not endpoints:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        rows = [(each.host.encode(), each.port, each.weight, each.zone.encode()) for each in endpoints]
+        known = _known[id(endpoints)] = (endpoints, rows)
+    return known[1]
 
 
 def _client_sides(model: Model, compiled: Compiled, secured: Secured) -> dict[int, ClientSide]:

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import copy
 import json
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -159,6 +160,15 @@ class ApiServer(Requests):
         gone["metadata"]["resourceVersion"] = str(self.version)
         await self._tell("DELETED", key, gone)
 
+    def seed(self, *given: Json) -> None:
+        """Objects that were there before anybody watched, in large numbers: complete, and told to nobody."""
+        for value in given:
+            metadata = value["metadata"]
+            self.version += 1
+            metadata |= {"uid": f"uid-{self.version}", "generation": 1, "resourceVersion": str(self.version)}
+            metadata.setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
+            self.objects[self._key(value["kind"], metadata["name"], metadata.get("namespace", ""))] = value
+
     def get(self, kind: str, name: str, namespace: str = "default") -> Json:
         return self.objects[self._key(kind, name, "" if kind == "GatewayClass" else namespace)]
 
@@ -292,6 +302,10 @@ class ApiServer(Requests):
             self._lists[metadata["continue"]] = (version, left)
         return web.json_response({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items})
 
+    def _after(self, version: int) -> int:
+        """Number of the first event after this version."""
+        return bisect_right(self.events, version, key=lambda each: each.version)
+
     async def _watch(self, request: web.Request, group: str, plural: str, namespace: str) -> web.StreamResponse:
         at = int(request.query.get("resourceVersion") or self.version)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -309,7 +323,7 @@ class ApiServer(Requests):
         }
         try:
             while cut == self._cut:
-                for event in [each for each in self.events if each.version > at]:
+                for event in self.events[self._after(at) :]:
                     at = event.version
                     if event.resource != (group, plural):
                         continue
@@ -326,12 +340,11 @@ class ApiServer(Requests):
                     mark = {"kind": "Bookmark", "metadata": {"resourceVersion": str(self.version)}}
                     await response.write(json.dumps({"type": "BOOKMARK", "object": mark}).encode() + b"\n")
                 async with self._news:
-                    if self.version == at or not any(each.version > at for each in self.events):
-                        await self._news.wait_for(
-                            lambda at=at, marks=bookmarks: (  # type: ignore[misc]
-                                cut != self._cut or marks != self._bookmarks or any(each.version > at for each in self.events)
-                            )
+                    await self._news.wait_for(
+                        lambda at=at, marks=bookmarks: (  # type: ignore[misc]
+                            cut != self._cut or marks != self._bookmarks or self._after(at) < len(self.events)
                         )
+                    )
         except ConnectionError:
             pass
         return response

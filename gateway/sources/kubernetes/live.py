@@ -46,6 +46,8 @@ from gateway.sources.kubernetes.view import View
 log = logging.getLogger("gateway.sources.kubernetes")
 
 HOLD_OFF_S = 0.02
+QUIET_HOLD_OFF_S = 0.005  # so long when nothing has changed for QUIET_AFTER_S: what belongs to a change mostly comes with it
+QUIET_AFTER_S = 0.1
 LONGEST_HOLD_OFF_S = 0.5
 WANTED_WITHIN_S = 5.0   # so long a load waits for Secrets that were not watched before
 SETTLED_WITHIN_S = 10.0
@@ -159,6 +161,7 @@ class LiveSource:
         self._translation: Translation | None = None
         """Of the last load whose files could be used."""
         self._options: Options | None = None
+        self._held_at = 0.0
         self._memo = Memo()
 
     # ---- life ----
@@ -341,11 +344,15 @@ class LiveSource:
             self._spawn(self._report(outlet, self._translation))
 
     async def _hold_off(self) -> None:
-        """Waits until nothing has changed for a moment; not for long."""
-        deadline = time.monotonic() + LONGEST_HOLD_OFF_S
+        """Waits until nothing has changed for a moment; not for long, and even less when nothing has changed for long."""
+        now = time.monotonic()
+        deadline = now + LONGEST_HOLD_OFF_S
+        is_quiet, self._held_at = now - self._held_at > QUIET_AFTER_S, now
+        wait = min(QUIET_HOLD_OFF_S, self._hold_off_s) if is_quiet else self._hold_off_s
         while time.monotonic() < deadline:
             seen = (len(self._refs), len(self._services))
-            await asyncio.sleep(self._hold_off_s)
+            await asyncio.sleep(wait)
+            wait = self._hold_off_s
             if seen == (len(self._refs), len(self._services)):
                 return
 

@@ -150,8 +150,15 @@ class StatusWriter:
 
     def want(self, statuses: Mapping[Ref, Status]) -> None:
         """From now on this is to be said, and of everything else nothing of ours."""
-        self._wanted = statuses
-        self.look_at_all()
+        before, self._wanted = self._wanted, statuses
+        if before is None:
+            self.look_at_all()
+            return
+        # A translation says the very same thing again of what has not changed; what was wanted then is on the server, or due.
+        self._due |= {ref for ref, status in statuses.items() if before.get(ref) is not status}
+        self._due |= before.keys() - statuses.keys()
+        if self._due:
+            self._wake.set()
 
     def look_at_all(self) -> None:
         """Something has changed that concerns every object: who leads."""
