@@ -40,6 +40,7 @@ cdef class Mirror(Flow):
     cdef uint32_t attempts
     cdef bint done         # all of the request is here
     cdef bint stuck        # the connection wants no more for now
+    cdef bint flushing     # what waits is being sent: a connection that asks for more in the midst of it gets it then
     cdef bint sent         # content was handed to a connection: it cannot be sent again
     cdef bint leased       # counted in the cluster's and the endpoint's active attempts
     cdef bint over

@@ -82,8 +82,9 @@ cdef class Mirror(Flow):
         while self.held.size and not self.stuck:
             block = self.held.head
             n = block.end - block.start
-            self.sent = True
+            self.sent = self.flushing = True
             self.stuck = upstream.send_body(block.data + block.start, n)
+            self.flushing = False
             if self.over or self.upstream is not upstream:
                 return
             out_consume(&self.held, n)
@@ -127,7 +128,7 @@ cdef class Mirror(Flow):
 
     cdef void on_upstream_drained(self) noexcept:
         self.stuck = False
-        if self.upstream is not None:
+        if self.upstream is not None and not self.flushing:
             self.flush()
 
     cdef void on_upstream_lost(self, int loss, int fault) noexcept:

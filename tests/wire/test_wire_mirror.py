@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+import h2.events
 import pytest
 from conftest import Connect
 from h2bench import H2Client, H2Origin
@@ -130,6 +131,7 @@ def test_http_route_request_multiple_mirrors(client: Client, site: Origin, copy:
     request = wire.request(5)
     assert b"\r\nx-set: here\r\n" in request and one.request(5) == request
     stream, head = two.request()
+    two.wait(h2.events.StreamEnded, stream)
     assert (head[":method"], head[":path"], head["x-set"], two.body(stream)) == ("POST", "/two", "here", b"hello")
     two.respond(stream, "no")
     one.ok()
@@ -292,3 +294,29 @@ def test_mirrors_of_a_snapshot_that_is_gone(client: Client, gateway: Gateway, si
     other.ok()
     counted.becomes(1)
     gateway.swap(CONFIG.replace("endpoints: []", 'endpoints: ["127.0.0.1:1"]'))
+
+
+def test_content_that_waits_for_a_mirror_comes_whole_and_once(
+    client: Client, site: Origin, copy: Origin, h2copy: Origin, counted: Counted
+) -> None:
+    """More than the window of its stream and the queue of its connection: the rest is held, and none is missing in the end."""
+    piece = 1 << 14
+    content = bytes(range(256)) * (16 * piece // 256)
+    before = client.gateway.scalar("upstream_sent_bytes")
+    client.send(f"POST /two HTTP/1.1\r\nHost: a.test\r\nContent-Length: {len(content)}\r\n\r\n")
+    wire, one, two = site.accept(), copy.accept(), H2Origin(h2copy.accept())
+    wire.request()
+    one.request()
+    for start in range(0, len(content), piece):
+        client.send(content[start : start + piece])
+        assert wire.exactly(piece) == one.exactly(piece) == content[start : start + piece]
+    wire.ok()
+    one.ok()
+    assert client.answer().body == b"ok"
+    waits = 3 * len(content) - (client.gateway.scalar("upstream_sent_bytes") - before)
+    assert waits > 65536 + 2 * piece, "nothing was held: this test no longer reaches what it is for"
+    stream, _ = two.request()
+    two.wait(h2.events.StreamEnded, stream)
+    assert two.body(stream) == content
+    two.respond(stream)
+    counted.becomes(2)
