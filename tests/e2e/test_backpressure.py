@@ -210,7 +210,7 @@ def test_origins_that_do_not_read_stop_their_clients(framing: str) -> None:
         for wire, flow in zip(wires, flows, strict=True):
             wire.send(b"POST /large HTTP/1.1\r\nhost: test\r\n" + HEADS[framing])
             flow.start(wire, pieces_of(framing))
-        plane.until(lambda: len(requests) == N and all(flow.sent for flow in flows), SECONDS)
+        plane.until(lambda: len(requests) == N and all(flow.sent for flow in flows), 3 * SECONDS)
         wait_until_still(lambda: sum(flow.sent for flow in flows))
         assert plane.memory() - before < N * EACH
         assert max(flow.sent for flow in flows) < SIZE * 3 / 4
@@ -221,7 +221,7 @@ def test_origins_that_do_not_read_stop_their_clients(framing: str) -> None:
         plane.until(lambda: len(in_flight(plane)) == 2)
         stopped_at = [flow.sent for flow in flows[:2]]
         go.set()
-        plane.until(lambda: framing == "crumbs" or len(read) == 2, SECONDS)
+        plane.until(lambda: framing == "crumbs" or len(read) == 2, 3 * SECONDS)
         assert all(is_stream(each) for each in read)
         if framing != "crumbs":
             assert all(flow.sent > before for flow, before in zip(flows, stopped_at, strict=False))
