@@ -85,17 +85,16 @@ class Resolver:
         self._ask = ask
         self._names: dict[str, Name] = {}
         self._clusters: dict[int, Sequence[Endpoint]] = {}
+        self._named: dict[int, set[str]] = {}
+        """Names among the endpoints of a cluster, of clusters that have any."""
 
     async def want(self, clusters: Mapping[int, Sequence[Endpoint]], *, is_all: bool) -> dict[int, list[Endpoint]]:
         """Notes what clusters consist of (all there are, or some of them) and answers them with names replaced by addresses.
 
         Names that are new are waited for, for a short while, so that a reload does not begin with an empty cluster.
         """
-        if is_all:
-            self._clusters = dict(clusters)
-        else:
-            self._clusters.update(clusters)
-        wanted = {name for rows in self._clusters.values() for name in _names_of(rows)}
+        self._note(clusters, is_all)
+        wanted = {name for names in self._named.values() for name in names}
         for gone in self._names.keys() - wanted:
             task = self._names.pop(gone).task
             if task is not None:
@@ -110,7 +109,21 @@ class Resolver:
                 async with asyncio.timeout(FIRST_ANSWER_S):
                     for state in fresh:
                         await state.asked.wait()
-        return {cluster: self._resolved(rows) for cluster, rows in clusters.items()}
+        return {cluster: self._resolved(rows) if cluster in self._named else list(rows) for cluster, rows in clusters.items()}
+
+    def _note(self, clusters: Mapping[int, Sequence[Endpoint]], is_all: bool) -> None:
+        """Looks for names where the endpoints are other ones: of many thousand few are, and requests wait meanwhile."""
+        before, named = self._clusters, self._named
+        self._clusters = {} if is_all else before
+        self._named = {} if is_all else named
+        for cluster, rows in clusters.items():
+            known = before.get(cluster)
+            names = named.get(cluster) if known is rows or known == rows else _names_of(rows)
+            self._clusters[cluster] = rows
+            if names:
+                self._named[cluster] = names
+            else:
+                self._named.pop(cluster, None)
 
     def _resolved(self, rows: Sequence[Endpoint]) -> list[Endpoint]:
         out: list[Endpoint] = []
@@ -151,7 +164,7 @@ class Resolver:
             await asyncio.sleep(delay)
 
     def _tell(self, name: str) -> None:
-        touched = {cluster: self._resolved(rows) for cluster, rows in self._clusters.items() if name in _names_of(rows)}
+        touched = {cluster: self._resolved(self._clusters[cluster]) for cluster, names in self._named.items() if name in names}
         if touched:
             self._on_change(touched)
 

@@ -139,6 +139,34 @@ def test_an_update_of_some_clusters_leaves_the_others() -> None:
     asyncio.run(story())
 
 
+def test_only_endpoints_that_are_other_ones_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty thousand of them would hold the worker's loop for a tenth of a second."""
+    looked: list[bytes] = []
+
+    def look(host: bytes) -> bool:
+        looked.append(host)
+        return is_name(host)
+
+    monkeypatch.setattr(module, "is_name", look)
+
+    async def story() -> None:
+        resolver = Resolver(lambda _: None, Zone(a_test=["10.0.0.9"]))
+        rows = {number: [(f"10.0.0.{number}".encode(), 80, 1, b"")] for number in range(1, 4)}
+        assert await resolver.want(rows, is_all=True) == rows
+        looked.clear()
+        again = {number: [*each] for number, each in rows.items()} | {2: [(b"10.0.1.1", 80, 1, b"")]}
+        assert await resolver.want(again, is_all=True) == again and looked == [b"10.0.1.1"]
+        looked.clear()
+        assert await resolver.want({3: [(b"a.test", 80, 1, b"")]}, is_all=False) == {3: [(b"10.0.0.9", 80, 1, b"")]}
+        assert set(looked) == {b"a.test"}
+        # A name that no cluster has any more is not asked for, and one that comes back is.
+        assert await resolver.want({3: rows[3]}, is_all=False) == {3: rows[3]} and not resolver._names
+        assert await resolver.want({3: [(b"a.test", 80, 1, b"")]}, is_all=False) == {3: [(b"10.0.0.9", 80, 1, b"")]}
+        await resolver.close()
+
+    asyncio.run(story())
+
+
 def test_a_slow_name_server_holds_a_swap_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_ANSWER_S", 0.02)
 
