@@ -1,7 +1,9 @@
-# affinity.pxd - level 4: what of a request consistent hashing goes by. Owns: nothing. Called by: exchange (PICK).
+# affinity.pxd - level 4: what of a request consistent hashing goes by. Owns: nothing. Called by: exchange (PICK), limit_key.
 
 from gateway._core.headers cimport HeaderBlock
-from gateway._core.types cimport Span, uint32_t, uint64_t
+from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
 
+# name=value among pairs set apart by the separator (and spaces); False when there is none.
+cdef bint find_pair(Span text, uint8_t separator, const uint8_t *name, size_t n, Span *value) noexcept nogil
 # kind: ClusterRec.key_kind, not 0. False when the request has no such value.
 cdef bint affinity_key(uint32_t kind, Span name, HeaderBlock request, Span client, uint64_t *key) noexcept nogil

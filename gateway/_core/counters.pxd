@@ -3,9 +3,9 @@
 # Owns: nothing; the block is shared memory that the supervisor made. Called by: everything above. Read by: observe/metrics.
 # Invariants: one writer; a word only grows, except gauges; a series is claimed by writing its key before its state word, and freed by
 #   writing its state word before its counters, so a reader that finds the same state word before and after copying has a whole series.
-#   Series 0 of both kinds is the overflow series "_other". A pointer to a series stays good until retire frees it.
+#   Series 0 of each kind is the overflow series "_other". A pointer to a series stays good until retire frees it.
 #
-#   | header words (HEADER_*) | scalar words (Scalar) | fault words (by Fault) | cluster series | request series |
+#   | header words (HEADER_*) | scalar words (Scalar) | fault words (by Fault) | cluster series | limit series | request series |
 
 from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -16,6 +16,7 @@ cdef enum:                 # header words
     HEADER_WORDS = 8
     CLUSTERS_N = 512       # budgets of series, the overflow series included
     SERIES_N = 2048
+    LIMITS_N = 256
 
 cdef enum:                 # low byte of a state word; the rest counts how often the series was claimed
     STATE_FREE = 0
@@ -61,6 +62,10 @@ cdef enum Scalar:          # one word each; names, help and kind stand in counte
     S_MIRRORS_DROPPED            # of them, those given up: too slow, too many, or the request was cut off
     S_MIRRORS_FAILED             # of them, those that their cluster did not take
     S_MIRRORS_ACTIVE             # gauge
+    S_LIMIT_WAITS                # requests that waited for the store of rate limits
+    S_LIMIT_WAITING              # gauge
+    S_LIMIT_FALLBACKS            # limits decided without the store because it did not answer
+    S_LIMIT_EVICTIONS            # keys that lost their place in the table while they mattered
     SCALARS_N
 
 cdef enum:
@@ -103,6 +108,26 @@ cdef struct ClusterSeries:
     uint64_t pending           # gauge: waiting for a connection
     uint64_t ejected           # gauge: endpoints out
 
+cdef enum Decision:        # what a rate limit came to
+    DECISION_ALLOWED = 0
+    DECISION_DENIED
+    DECISION_SHADOW        # would have been denied
+    DECISIONS
+
+cdef enum Source:          # and by whose word
+    SOURCE_LEASE = 0       # tokens that the store gave ahead
+    SOURCE_STORE
+    SOURCE_DENY_CACHE      # an earlier denial of the store
+    SOURCE_LOCAL
+    SOURCE_FALLBACK        # the store did not answer
+    SOURCES
+    SOURCE_NONE            # counted already
+
+cdef struct LimitSeries:
+    uint64_t state
+    uint64_t limit         # id
+    uint64_t decisions[15] # Decision * SOURCES + Source
+
 cdef struct Claims:        # which series of one kind are taken, kept in the process
     uint32_t *slots        # open addressing over the keys: index of a series; 0 is a free slot
     uint32_t mask          # slots - 1; at most half of them are used
@@ -117,12 +142,14 @@ cdef class Counters:
     cdef uint64_t *scalars
     cdef uint64_t *faults
     cdef ClusterSeries *clusters
+    cdef LimitSeries *limits
     cdef RequestSeries *series
     cdef uint32_t clusters_n   # capacity
     cdef uint32_t series_n
     cdef RequestSeries *last   # of the last lookup: most requests are like the one before
     cdef Claims series_claims
     cdef Claims cluster_claims
+    cdef Claims limit_claims
     cdef uint64_t turn_us      # longest turn of the loop in the window that is open
     cdef uint64_t past_turn_us # and in the one before
     cdef uint64_t window_ms    # monotonic: when the next window opens
@@ -146,6 +173,8 @@ cdef class Counters:
     cdef RequestSeries *request(self, uint64_t listener, uint64_t route, uint64_t cluster, uint8_t method, uint16_t code) noexcept nogil
     # The same for a cluster.
     cdef ClusterSeries *cluster(self, uint64_t id) noexcept nogil
+    # The same for a rate limit.
+    cdef LimitSeries *limit(self, uint64_t id) noexcept nogil
     # Counts one finished exchange in a series.
     cdef void observe(self, RequestSeries *series, uint64_t duration_us, uint64_t bytes_in, uint64_t bytes_out) noexcept nogil
     # Frees the series whose listener, route or cluster is not among the n ids (0 always stays). Called at a swap. A cluster's series

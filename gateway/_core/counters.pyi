@@ -6,14 +6,17 @@ SCALARS: tuple[tuple[str, str, str], ...]
 A name that ends in _seconds stands for a word in microseconds."""
 DURATION_BOUNDS_US: tuple[int, ...]
 SIZE_BOUNDS: tuple[int, ...]
+LIMIT_DECISIONS: tuple[str, ...]
+LIMIT_SOURCES: tuple[str, ...]
+"""A limit's words are one for each pair of both, the sources of the first decision first."""
 
 def block_size() -> int:
     """Bytes of a worker's block."""
 
 def read(
     buffer: Any,
-) -> tuple[int, tuple[int, ...], tuple[int, ...], list[tuple[int, ...]], list[tuple[int, ...]]] | None:
-    """(block id, scalars, faults, cluster series, request series) of a block; None before its worker has begun to write.
+) -> tuple[int, tuple[int, ...], tuple[int, ...], list[tuple[int, ...]], list[tuple[int, ...]], list[tuple[int, ...]]] | None:
+    """(block id, scalars, faults, cluster, request, limit series) of a block; None before its worker has begun to write.
 
     A series is (index, state, ...the words after the state, as in counters.pxd). A series that was claimed or freed while it was
     copied is left out. Raises ValueError for a block of another layout.
@@ -42,4 +45,5 @@ class CountersProbe:
         times: int = 1,
     ) -> int: ...
     def cluster(self, id: int, *, connects: int = 0, requests: int = 0, active: int = 0, ejected: int = 0) -> int: ...
+    def limit(self, id: int, decision: int, source: int, times: int = 1) -> int: ...
     def retire(self, ids: Sequence[int]) -> None: ...

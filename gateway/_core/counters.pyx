@@ -35,8 +35,9 @@ cdef extern from *:
     void fence_acquire() noexcept nogil
 
 cdef enum:
-    LAYOUT_VERSION = 2     # changes with the meaning of a word or a bound; the sizes are in the layout word beside it
+    LAYOUT_VERSION = 3     # changes with the meaning of a word or a bound; the sizes are in the layout word beside it
     CLUSTER_WORDS = 17
+    LIMIT_WORDS = 17
     SERIES_WORDS = 40      # of which some end a cache line
     SERIES_KEYS = 5        # state and key words of a RequestSeries
     CLUSTER_GAUGE = 12     # first gauge word of a ClusterSeries; the words before it grow
@@ -81,11 +82,19 @@ SCALARS = (
     ("mirrors_dropped", "counter", "Copies given up: their cluster was too slow, there were too many, or the request was cut off."),
     ("mirrors_failed", "counter", "Copies that their cluster did not take: no endpoint, no connection, no answer."),
     ("mirrors_active", "gauge", "Copies of requests in flight."),
+    ("ratelimit_waits", "counter", "Requests that waited for the store of rate limits."),
+    ("ratelimit_waiting", "gauge", "Requests that wait for the store of rate limits."),
+    ("ratelimit_fallbacks", "counter", "Limits decided without the store because it did not answer in time."),
+    ("ratelimit_evictions", "counter", "Keys of rate limits that lost their place in the gateway's table while they mattered."),
 )
 DURATION_BOUNDS_US = tuple([duration_bounds[_i] for _i in range(DURATION_BUCKETS - 1)])
+LIMIT_DECISIONS = ("allowed", "denied", "shadow_denied")
+LIMIT_SOURCES = ("lease", "store", "deny_cache", "local", "fallback")
 SIZE_BOUNDS = tuple([size_bounds[_i] for _i in range(SIZE_BUCKETS - 1)])
 if len(SCALARS) != SCALARS_N:
     raise ImportError("counters: SCALARS and Scalar differ")
+if sizeof(LimitSeries) != LIMIT_WORDS * 8 or DECISIONS * SOURCES != LIMIT_WORDS - 2:
+    raise ImportError("counters: LimitSeries is not what LIMIT_WORDS says")
 if sizeof(ClusterSeries) != CLUSTER_WORDS * 8 or sizeof(RequestSeries) != SERIES_WORDS * 8:
     raise ImportError("counters: the series structs have another size than the reader thinks")
 
@@ -94,7 +103,8 @@ cdef enum:                 # word offsets in the block
     AT_SCALARS = HEADER_WORDS
     AT_FAULTS = AT_SCALARS + SCALARS_N
     AT_CLUSTERS = AT_FAULTS + FAULTS
-    AT_SERIES = (AT_CLUSTERS + CLUSTERS_N * CLUSTER_WORDS + 7) & ~7      # on a cache line
+    AT_LIMITS = AT_CLUSTERS + CLUSTERS_N * CLUSTER_WORDS
+    AT_SERIES = (AT_LIMITS + LIMITS_N * LIMIT_WORDS + 7) & ~7      # on a cache line
     BLOCK_WORDS = AT_SERIES + SERIES_N * SERIES_WORDS
 
 
@@ -164,6 +174,8 @@ cdef class Counters:
         free(self.series_claims.free)
         free(self.cluster_claims.slots)
         free(self.cluster_claims.free)
+        free(self.limit_claims.slots)
+        free(self.limit_claims.free)
 
     @staticmethod
     cdef Counters over(object buffer):
@@ -174,10 +186,12 @@ cdef class Counters:
         self.scalars = self.words + AT_SCALARS
         self.faults = self.words + AT_FAULTS
         self.clusters = <ClusterSeries *> (self.words + AT_CLUSTERS)
+        self.limits = <LimitSeries *> (self.words + AT_LIMITS)
         self.series = <RequestSeries *> (self.words + AT_SERIES)
         self.clusters_n = CLUSTERS_N
         self.series_n = SERIES_N
-        if make_claims(&self.series_claims, SERIES_N) != 0 or make_claims(&self.cluster_claims, CLUSTERS_N) != 0:
+        if (make_claims(&self.series_claims, SERIES_N) != 0 or make_claims(&self.cluster_claims, CLUSTERS_N) != 0
+                or make_claims(&self.limit_claims, LIMITS_N) != 0):
             raise MemoryError
         self.last = self.series
         if self.words[HEADER_MAGIC] == 0:
@@ -185,6 +199,8 @@ cdef class Counters:
             self.series.state = (<uint64_t> 1 << 8) | STATE_OTHER
             self.clusters.cluster = <uint64_t> -1
             self.clusters.state = (<uint64_t> 1 << 8) | STATE_OTHER
+            self.limits.limit = <uint64_t> -1
+            self.limits.state = (<uint64_t> 1 << 8) | STATE_OTHER
             self.words[HEADER_LAYOUT] = layout_word()
             self.words[HEADER_BLOCK] = int.from_bytes(os.urandom(8), "little") | 1
             store_release(&self.words[HEADER_MAGIC], MAGIC)
@@ -199,6 +215,11 @@ cdef class Counters:
                 memset(<uint64_t *> &self.clusters[i] + 1, 0, (CLUSTER_WORDS - 1) * 8)
             else:
                 self.cluster_claims.used = i + 1
+        for i in range(<uint32_t> LIMITS_N):
+            if self.limits[i].state & 0xff == STATE_FREE:
+                memset(<uint64_t *> &self.limits[i] + 1, 0, (LIMIT_WORDS - 1) * 8)
+            else:
+                self.limit_claims.used = i + 1
         for i in range(<uint32_t> SERIES_N):
             if self.series[i].state & 0xff == STATE_FREE:
                 memset(<uint64_t *> &self.series[i] + 1, 0, (SERIES_WORDS - 1) * 8)
@@ -234,6 +255,18 @@ cdef class Counters:
                 claims.free_n += 1
                 continue
             at = <uint32_t> mixed(self.clusters[i].cluster) & claims.mask
+            while claims.slots[at]:
+                at = (at + 1) & claims.mask
+            claims.slots[at] = i
+        claims = &self.limit_claims
+        memset(claims.slots, 0, (<size_t> claims.mask + 1) * sizeof(uint32_t))
+        claims.free_n = 0
+        for i in range(1, claims.used):
+            if self.limits[i].state & 0xff != STATE_USED:
+                claims.free[claims.free_n] = i
+                claims.free_n += 1
+                continue
+            at = <uint32_t> mixed(self.limits[i].limit) & claims.mask
             while claims.slots[at]:
                 at = (at + 1) & claims.mask
             claims.slots[at] = i
@@ -298,6 +331,24 @@ cdef class Counters:
             claim(&c.state)
         return c
 
+    cdef LimitSeries *limit(self, uint64_t id) noexcept nogil:
+        cdef Claims *claims = &self.limit_claims
+        cdef uint32_t at = <uint32_t> mixed(id) & claims.mask
+        cdef uint32_t i = claims.slots[at]
+        cdef LimitSeries *l
+        while i:
+            if self.limits[i].limit == id:
+                return &self.limits[i]
+            at = (at + 1) & claims.mask
+            i = claims.slots[at]
+        i = take_index(claims)
+        l = &self.limits[i]
+        if i:
+            claims.slots[at] = i
+            l.limit = id
+            claim(&l.state)
+        return l
+
     cdef void observe(self, RequestSeries *series, uint64_t duration_us, uint64_t bytes_in, uint64_t bytes_out) noexcept nogil:
         cdef int i = 0
         series.count += 1
@@ -343,6 +394,9 @@ cdef class Counters:
             # A cluster that still drains counts its gauges down in its own series, and not in that of the next cluster.
             if c.active == 0 and c.idle == 0 and c.connections == 0 and c.pending == 0:
                 release(&c.state, CLUSTER_WORDS)
+        for i in range(1, self.limit_claims.used):
+            if self.limits[i].state & 0xff == STATE_USED and not is_known(known, mask, self.limits[i].limit):
+                release(&self.limits[i].state, LIMIT_WORDS)
         free(known)
         self.index_claims()
 
@@ -440,7 +494,8 @@ def read(buffer):
     for i in range(FAULTS):
         faults.append(words[AT_FAULTS + i])
     return (words[HEADER_BLOCK], tuple(scalars), tuple(faults), read_series(words + AT_CLUSTERS, CLUSTERS_N, CLUSTER_WORDS),
-            [request_row(row) for row in read_series(words + AT_SERIES, SERIES_N, SERIES_WORDS)])
+            [request_row(row) for row in read_series(words + AT_SERIES, SERIES_N, SERIES_WORDS)],
+            read_series(words + AT_LIMITS, LIMITS_N, LIMIT_WORDS))
 
 
 # ---- for tests ----
@@ -492,6 +547,13 @@ cdef class CountersProbe:
         series.active = active
         series.ejected = ejected
         return series - self.counters.clusters
+
+    def limit(self, uint64_t id, int decision, int source, uint64_t times=1):
+        cdef LimitSeries *series = self.counters.limit(id)
+        if not 0 <= decision < DECISIONS or not 0 <= source < SOURCES:
+            raise IndexError(decision)
+        series.decisions[decision * SOURCES + source] += times
+        return series - self.counters.limits
 
     def retire(self, ids):
         cdef size_t n = len(ids)

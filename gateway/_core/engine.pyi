@@ -10,6 +10,9 @@ from typing import Any
 from gateway._core.snapshot import Snapshot
 from gateway._core.tls import ClientTLS, ServerTLS
 
+LimitRow = tuple[bytes, bytes, int, int, int, int, int]
+"""(tag, key of 16 bytes, algorithm, requests, period in microseconds or 0 for a month, capacity, cost) of one key in the store."""
+
 class Engine:
     def __init__(self, counters: Any, *, log_format: str = "off", log_sample: float = 1.0, node: str = "isthmus") -> None:
         """counters: writable buffer of counters.block_size() bytes. log_format: "json", "text" or "off"."""
@@ -43,6 +46,22 @@ class Engine:
         idle connections close and leased ones are not used again."""
     def set_certificate_reader(self, read: Callable[[bytes], bytes] | None) -> None:
         """read makes X-Forwarded-Client-Cert of the DER of a client's verified certificate, once a handshake."""
+    def set_limits(self, table: Any, *, slot: int = 0, replicas: int = 1) -> None:
+        """Rate limits are counted in this writable buffer of limit_table.table_size() bytes, which the workers of a gateway share;
+        slot is this worker's number. None: in a table of its own, as without this call."""
+    def set_replicas(self, replicas: int) -> None:
+        """How many gateways share what a limit allows when no store is asked."""
+    def set_limit_asker(self, wake: Callable[[], object] | None) -> None:
+        """There is a store of rate limits: wake is called at the end of each turn in which asks came up, and may take and answer
+        them at once. None: there is none any more; each limit counts in the table."""
+    def take_asks(self) -> list[tuple[int, int, int, tuple[LimitRow, ...], int]]:
+        """The asks since the last call: (id, count, kind, rows, microseconds that an answer may take). kind: 0 charge up to count
+        requests, all rows or none for each; 1 lease up to count; 2 give count back; 3 charge count, fitting or not."""
+    def answer_ask(self, ask_id: int, granted: int, rows: Sequence[tuple[int, int, int]]) -> None:
+        """The store granted so many, and said of each row what remains, the milliseconds until one more fits, and those until all
+        is back. An ask that is not known, or too late, is nothing."""
+    def fail_ask(self, ask_id: int, reason: int = 0) -> None:
+        """There will be no answer: what waits goes by the onFailure of its limits."""
     def drain(self, deadline_ms: int) -> None:
         """From now on every response says Connection: close, and a connection that brings no request within half a second closes.
         Ports accept until unlisten. After deadline_ms what is left is closed hard."""

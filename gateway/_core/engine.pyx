@@ -9,12 +9,13 @@ from gateway._core.counters cimport S_LOG_DROPPED, S_REVISION, S_SNAPSHOT_REFUSE
 from gateway._core.dial cimport Dial, Dialing
 from gateway._core.doorway cimport Door
 from gateway._core.h2_upstream cimport H2Upstream
+from gateway._core.limit_check cimport Limiter
 from gateway._core.mirror cimport Mirror
 from gateway._core.plane cimport Binding, Plane
 from gateway._core.pool cimport Cluster, Endpoint
 from gateway._core.record cimport FORMAT_JSON, FORMAT_OFF, FORMAT_TEXT, LogBuffer
 from gateway._core.seam cimport LOSS_UNSENT, Pollable, Upstream
-from gateway._core.snapshot cimport Snapshot, id64
+from gateway._core.snapshot cimport SEC_RATES, Snapshot, id64
 from gateway._core.sys cimport CLOCK_MONOTONIC, clock_us
 from gateway._core.tls cimport ClientTLS, ServerTLS
 
@@ -30,6 +31,7 @@ cdef class Engine:
     def __init__(self, counters, *, log_format="off", log_sample=1.0, node="isthmus"):
         self.plane = Plane.new(Counters.over(counters), LogBuffer.new(), node.encode("ascii", "replace"))
         self.plane.dialer = Dialing.new(self.plane)
+        self.plane.limiter = self.limiter = Limiter.new(self.plane)
         self.clusters = {}
         self.leaving = set()
         self.acceptors = {}
@@ -124,6 +126,8 @@ cdef class Engine:
             cluster.configure(binding.snapshot, &binding.snapshot.clusters[i])
             named[id] = cluster
             binding.clusters.append(cluster)
+        if self.limiter.table is None and binding.snapshot.counts[SEC_RATES]:
+            self.limiter.use(None, 0)
         # A cluster that is not named any more still serves what is in flight on it; on_tick sees it out.
         self.leaving = {gone for gone in self.clusters if gone not in named}
         self.clusters.update(named)
@@ -153,8 +157,9 @@ cdef class Engine:
         """Series of names that the snapshot has no more go away; not those of clusters that are still used."""
         cdef uint32_t i
         cdef uint32_t n = 0
+        cdef uint32_t rates_n = snapshot.counts[SEC_RATES]
         cdef uint64_t *ids = <uint64_t *> malloc(
-            (<size_t> snapshot.listeners_n + snapshot.routes_n + snapshot.clusters_n + <size_t> len(self.leaving) + 1) * sizeof(uint64_t))
+            (<size_t> snapshot.listeners_n + snapshot.routes_n + snapshot.clusters_n + rates_n + <size_t> len(self.leaving) + 1) * sizeof(uint64_t))
         if ids == NULL:
             # they stay until the next swap
             return
@@ -163,6 +168,9 @@ cdef class Engine:
             n += 1
         for i in range(snapshot.routes_n):
             ids[n] = id64(snapshot.routes[i].id_lo, snapshot.routes[i].id_hi)
+            n += 1
+        for i in range(rates_n):
+            ids[n] = id64(snapshot.rates[i].id_lo, snapshot.rates[i].id_hi)
             n += 1
         for i in range(snapshot.clusters_n):
             ids[n] = id64(snapshot.clusters[i].id_lo, snapshot.clusters[i].id_hi)
@@ -222,6 +230,46 @@ cdef class Engine:
 
     def set_certificate_reader(self, read):
         self.plane.read_certificate = read
+
+    def set_limits(self, table, *, slot=0, replicas=1):
+        self.limiter.use(table, <uint32_t> slot)
+        self.set_replicas(replicas)
+
+    def set_replicas(self, replicas):
+        if self.limiter.table is None:
+            self.limiter.use(None, 0)
+        self.limiter.table.share = <uint32_t> max(1, min(int(replicas), 256))
+
+    def set_limit_asker(self, wake):
+        self.stir()
+        self.plane.poller.refresh()
+        self.limiter.set_asker(wake)
+        self.plane.poller.settle()
+
+    def take_asks(self):
+        return self.limiter.take()
+
+    def answer_ask(self, ask_id, granted, rows):
+        cdef tuple known = tuple([tuple([max(0, min(int(word), 0xffffffff)) for word in row]) for row in rows])
+        self.begin_answers()
+        self.limiter.answer(<uint32_t> ask_id, <uint32_t> max(0, min(int(granted), 0xffffffff)), known)
+        self.end_answers()
+
+    def fail_ask(self, ask_id, reason=0):
+        self.begin_answers()
+        self.limiter.fail(<uint32_t> ask_id)
+        self.end_answers()
+
+    cdef int begin_answers(self) except -1:
+        self.stir()
+        if not self.limiter.is_calling:
+            self.plane.poller.refresh()
+        return 0
+
+    cdef void end_answers(self) noexcept:
+        # Inside of a turn its own end does it.
+        if not self.limiter.is_calling:
+            self.plane.poller.settle()
 
     def drain(self, deadline_ms):
         self.stir()
@@ -300,6 +348,7 @@ cdef class Engine:
 
     def close(self):
         self.wake = None
+        self.limiter.asker = None
         for acceptor in list(self.acceptors.values()):
             (<Acceptor> acceptor).stop()
         for pollable in self.pollables():
@@ -315,6 +364,8 @@ cdef class Engine:
                 (<H2Upstream> pollable).close()
             elif isinstance(pollable, Dial):
                 (<Dial> pollable).lost(LOSS_UNSENT)
+        self.limiter.close()
+        self.plane.limiter = None
         self.plane.poller.close()
         self.plane.spare.clear()
         self.plane.dialer = None

@@ -10,6 +10,7 @@ from gateway._core.buf cimport OutQueue
 from gateway._core.cors cimport Cors
 from gateway._core.grpc_web cimport GrpcWeb
 from gateway._core.headers cimport HeaderBlock
+from gateway._core.limit_check cimport LimitCheck
 from gateway._core.plane cimport Binding, Plane
 from gateway._core.pool cimport Cluster, Endpoint
 from gateway._core.router cimport Decision
@@ -21,6 +22,8 @@ from gateway._core.types cimport Ref, Span, uint8_t, uint16_t, uint32_t, uint64_
 cdef enum Phase:
     PHASE_HEAD = 0         # the request's head is arriving
     PHASE_ROUTE
+    PHASE_FORWARD          # what an intermediary changes in a head; who the client is
+    PHASE_LIMITS           # of rates; those of the cluster come in PICK
     PHASE_REQUEST_FILTERS
     PHASE_PICK             # an endpoint
     PHASE_ACQUIRE          # a connection to it
@@ -54,6 +57,7 @@ cdef class Exchange(Flow):
     cdef HeaderBlock trailers
     cdef OutQueue replay
     cdef list mirrors              # copies of the request that content is handed to; None: there are none
+    cdef LimitCheck check          # None before the first request that a rate limit counts
     # decided
     cdef Decision decision
     cdef const RuleRec *rule       # NULL before ROUTE, and when no route matched
@@ -108,14 +112,16 @@ cdef class Exchange(Flow):
     cdef void begin(self) noexcept
     # The head never became valid: answer (when status is not 0) and log.
     cdef void refuse(self, int status, uint32_t flag, const char *detail) noexcept
-    cdef void doubt_certificate(self) noexcept
-    cdef bint show_certificate(self) noexcept
+    cdef bint has_proxy(self) noexcept
     cdef void run(self, uint8_t phase) noexcept
     cdef void take_content(self, const uint8_t *p, size_t n) noexcept
     cdef void reply(self, int status, uint32_t flag, const char *detail) noexcept
     cdef void give_up(self) noexcept
     cdef bint end_call(self) noexcept
     cdef int phase_route(self) noexcept
+    cdef int phase_forward(self) noexcept
+    cdef int phase_limits(self) noexcept
+    cdef int meet_limits(self, uint32_t first, uint32_t n, uint32_t second, uint32_t second_n) noexcept
     cdef int phase_request_filters(self) noexcept
     cdef bint ask_cors(self) noexcept
     cdef int phase_pick(self) noexcept
@@ -132,6 +138,7 @@ cdef class Exchange(Flow):
     cdef void log(self) noexcept
     cdef void recycle(self) noexcept
     cdef void send_reply(self, int status) noexcept
+    cdef void reply_fault(self, int outcome) noexcept
     cdef void redirect(self, uint16_t status, Ref location) noexcept
     cdef void pause_request(self) noexcept
     cdef bint resend(self) noexcept

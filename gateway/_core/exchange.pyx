@@ -13,42 +13,35 @@ from gateway._core.chain cimport Redirect, run_request_filters, run_response_fil
 from gateway._core.counters cimport S_REQUESTS, S_REQUESTS_ACTIVE, S_TUNNELS_ACTIVE, S_UPGRADES
 from gateway._core.cors cimport ASKED_NOTHING, cors_answer, cors_ask
 from gateway._core.faults cimport F_BASE64, F_BODY_LARGE, fault_name, fault_status
-from gateway._core.forward cimport ForwardFacts, forward_request
+from gateway._core.forward cimport ForwardFacts, forward_request, show_certificate
 from gateway._core.grpc cimport add_grpc_status, grpc_timeout, is_grpc, make_grpc_reply
 from gateway._core.grpc_web cimport GrpcWeb
 from gateway._core.h1_encode cimport reason_of
 from gateway._core.headers cimport HEAD_ASTERISK, HEAD_TE_TRAILERS, HEAD_UPGRADE, Field, HeaderBlock
+from gateway._core.limit_check cimport CHECK_REFUSED, CHECK_WAITS, LimitCheck, Limiter
+from gateway._core.limit_key cimport KeyFacts
 from gateway._core.mirror cimport feed_mirrors, finish_mirrors, leave_mirrors, start_mirrors
 from gateway._core.plane cimport Plane
-from gateway._core.pool cimport ACQUIRED_DIAL, ACQUIRED_FULL, ACQUIRED_IDLE, Cluster
+from gateway._core.pool cimport ACQUIRED_DIAL, ACQUIRED_FULL, ACQUIRED_IDLE, Cluster, next_ticket
 from gateway._core.record cimport RecordFacts
-from gateway._core.reply cimport make_reply
+from gateway._core.reply cimport make_refusal, make_reply
 from gateway._core.router cimport pick_backend, route_request
 from gateway._core.seam cimport (
     LOSS_CONNECT, LOSS_CONNECT_TIMEOUT, LOSS_GARBAGE, LOSS_STALE, LOSS_TIMEOUT, LOSS_TLS, LOSS_UNSENT, Downstream, Flow, Upstream,
+    answer_to, is_good, is_unsent,
 )
-from gateway._core.snapshot cimport NONE, Snapshot, id64
+from gateway._core.snapshot cimport NONE, ClusterRec, ListenerRec, Snapshot, id64
 from gateway._core.sys cimport CLOCK_REALTIME, clock_us
 from gateway._core.timers cimport Timer
 from gateway._core.tokens cimport T_CONTENT_TYPE, T_GRPC_TIMEOUT, T_LOCATION, T_X_FORWARDED_CLIENT_CERT
 from gateway._core.types cimport (
-    FLAG_DPE, FLAG_LR, FLAG_NC, FLAG_NR, FLAG_SI, FLAG_UC, FLAG_UF, FLAG_UH, FLAG_UO, FLAG_UPE, FLAG_URX, FLAG_UT, FRAME_CHUNKED,
-    FRAME_NONE, M_DELETE, M_GET, M_HEAD, M_OPTIONS, M_PUT, Ref, Span,
+    FLAG_DPE, FLAG_LR, FLAG_NC, FLAG_NR, FLAG_RL, FLAG_SI, FLAG_UC, FLAG_UH, FLAG_UO, FLAG_UPE, FLAG_URX, FLAG_UT,
+    FRAME_CHUNKED, FRAME_NONE, M_HEAD, Ref, Span, is_idempotent,
 )
 from gateway._core.validate cimport filter_trailers
 
 cdef enum:
     SPARE = 1024           # finished exchanges kept for the next requests
-
-cdef uint32_t last_ticket = 0
-
-
-cdef uint32_t next_ticket() noexcept nogil:
-    global last_ticket
-    last_ticket += 1
-    if last_ticket == 0:
-        last_ticket = 1
-    return last_ticket
 
 
 cdef Span span_of(bytes text) noexcept:
@@ -91,30 +84,21 @@ cdef class Exchange(Flow):
         self.request_done = self.request.framing == FRAME_NONE
         self.replayable = True
         self.active_ms = self.plane.poller.now_ms
-        if self.certificate is not None and not self.show_certificate():
+        if self.certificate is not None and show_certificate(self.request, span_of(self.certificate)) < 0:
+            self.reply(503, FLAG_UO, b"memory")
             return
-        if self.certificate is None and self.request.find(T_X_FORWARDED_CLIENT_CERT) != NULL:
-            self.doubt_certificate()
+        if self.certificate is None and self.request.find(T_X_FORWARDED_CLIENT_CERT) != NULL and not self.has_proxy():
+            # No route may go by what a stranger says of a certificate that we did not see.
+            self.request.drop(T_X_FORWARDED_CLIENT_CERT)
         if self.request.find(T_CONTENT_TYPE) != NULL:
             self.web = GrpcWeb.around(self.downstream, self.request)
             if self.web is not None:
                 self.downstream = self.web
         self.run(PHASE_ROUTE)
 
-    cdef void doubt_certificate(self) noexcept:
-        """No route may go by what a stranger says of a certificate that we did not see."""
+    cdef bint has_proxy(self) noexcept:
         cdef Snapshot snapshot = self.binding.snapshot
-        if self.port == NONE or snapshot.listeners[snapshot.ports[self.port].listeners].trusted_hops == 0:
-            self.request.drop(T_X_FORWARDED_CLIENT_CERT)
-
-    cdef bint show_certificate(self) noexcept:
-        """What the client proved of itself goes into the request before it is routed, so that routes can ask for it."""
-        if self.request.set(
-            T_X_FORWARDED_CLIENT_CERT, <const uint8_t *> b"x-forwarded-client-cert", 23,
-            <const uint8_t *> <const char *> self.certificate, <size_t> len(self.certificate)) == 0:
-            return True
-        self.reply(503, FLAG_UO, b"memory")
-        return False
+        return self.port != NONE and snapshot.listeners[snapshot.ports[self.port].listeners].trusted_hops != 0
 
     cdef void run(self, uint8_t phase) noexcept:
         """The engine: one phase after the other, until one waits for an event or ends the exchange."""
@@ -123,6 +107,10 @@ cdef class Exchange(Flow):
             self.phase = phase
             if phase == PHASE_ROUTE:
                 verdict = self.phase_route()
+            elif phase == PHASE_FORWARD:
+                verdict = self.phase_forward()
+            elif phase == PHASE_LIMITS:
+                verdict = self.phase_limits()
             elif phase == PHASE_REQUEST_FILTERS:
                 verdict = self.phase_request_filters()
             elif phase == PHASE_PICK:
@@ -174,44 +162,88 @@ cdef class Exchange(Flow):
                     self.request_deadline = self.call_deadline
         return NEXT
 
-    cdef int phase_request_filters(self) noexcept:
-        cdef Snapshot snapshot = self.binding.snapshot
+    cdef int phase_forward(self) noexcept:
         cdef ForwardFacts facts
-        cdef Redirect redirect
         cdef bint answer_here = False
         cdef int outcome
         facts.peer.p = self.peer
         facts.peer.n = self.peer_n
         facts.node = self.plane.borrow_node()
-        facts.trusted_hops = snapshot.listeners[self.decision.listener].trusted_hops
+        facts.trusted_hops = self.binding.snapshot.listeners[self.decision.listener].trusted_hops
         facts.secure = self.secure
         facts.keeps_certificate = self.certificate is not None
         facts.port = self.port_number
         facts.random_hi = self.plane.next_random()
         facts.random_lo = self.plane.next_random()
         outcome = forward_request(self.request, &facts, &answer_here)
-        if outcome == 0 and not answer_here:
-            self.client = facts.client
-            self.request_id = facts.request_id
-            if self.rule.cors != NONE and self.ask_cors():
-                return DONE
-            if self.rule.filters_n:
-                redirect.status = 0
-                outcome = run_request_filters(snapshot, self.rule.filters, self.rule.filters_n, self.request, &self.decision,
-                                              self.secure, self.port_number, &redirect)
-                if outcome > 0:
-                    self.redirect(redirect.status, redirect.location)
-                    return DONE
         if outcome < 0:
-            if outcome == -1:
-                self.reply(503, FLAG_UO, b"memory")
-            else:
-                self.plane.counters.fault(-outcome)
-                self.reply(fault_status(-outcome), FLAG_DPE, fault_name(-outcome))
+            self.reply_fault(outcome)
             return DONE
         if answer_here:
             self.reply(200, FLAG_LR, b"max_forwards")
             return DONE
+        self.client = facts.client
+        self.request_id = facts.request_id
+        return NEXT
+
+    cdef void reply_fault(self, int outcome) noexcept:
+        """A negated Fault, or -1 when memory is out."""
+        if outcome == -1:
+            self.reply(503, FLAG_UO, b"memory")
+        else:
+            self.plane.counters.fault(-outcome)
+            self.reply(fault_status(-outcome), FLAG_DPE, fault_name(-outcome))
+
+    cdef int phase_limits(self) noexcept:
+        cdef const ListenerRec *listener = &self.binding.snapshot.listeners[self.decision.listener]
+        if self.rule.cors != NONE and self.ask_cors():
+            return DONE
+        if listener.rates_n == 0 and self.rule.rates_n == 0:
+            return NEXT
+        return self.meet_limits(listener.rates, listener.rates_n, self.rule.rates, self.rule.rates_n)
+
+    cdef int meet_limits(self, uint32_t first, uint32_t n, uint32_t second, uint32_t second_n) noexcept:
+        """The limits that these words of the snapshot name. An answer that comes later goes to on_limits."""
+        cdef Snapshot snapshot = self.binding.snapshot
+        cdef KeyFacts facts
+        cdef int decided
+        if self.check is None:
+            self.check = LimitCheck.new(<Limiter> self.plane.limiter)
+        facts.client = self.request.borrow(self.client)
+        facts.route = id64(snapshot.routes[self.rule.route].id_lo, snapshot.routes[self.rule.route].id_hi)
+        facts.certificate = span_of(self.certificate if self.certificate is not None else b"")
+        self.check.gather(self, snapshot, self.request, &facts, first, n)
+        self.check.gather(self, snapshot, self.request, &facts, second, second_n)
+        decided = self.check.decide()
+        if decided == CHECK_WAITS:
+            self.pause_request()
+            self.arm()
+            return WAIT
+        if decided == CHECK_REFUSED:
+            self.on_limits()
+            return DONE
+        return NEXT
+
+    cdef void on_limits(self) noexcept:
+        cdef int status = self.check.refusal() if self.check.refused else 0
+        if status:
+            self.reply(status, FLAG_RL, b"rate_limited" if status == 429 else b"rate_limit_store")
+        else:
+            self.run(PHASE_PICK if self.phase == PHASE_PICK else PHASE_REQUEST_FILTERS)
+
+    cdef int phase_request_filters(self) noexcept:
+        cdef Redirect redirect
+        cdef int outcome
+        if self.rule.filters_n:
+            redirect.status = 0
+            outcome = run_request_filters(self.binding.snapshot, self.rule.filters, self.rule.filters_n, self.request, &self.decision,
+                                          self.secure, self.port_number, &redirect)
+            if outcome > 0:
+                self.redirect(redirect.status, redirect.location)
+                return DONE
+            if outcome < 0:
+                self.reply_fault(outcome)
+                return DONE
         if self.rule.mirrors_n:
             self.mirrors = start_mirrors(
                 self.plane, self.binding, self.rule, self.request, &self.decision, self.client, self.request_id)
@@ -231,7 +263,6 @@ cdef class Exchange(Flow):
     cdef void redirect(self, uint16_t status, Ref location) noexcept:
         cdef Span span = self.request.borrow(location)
         self.response.clear()
-        self.response.status = status
         if self.response.add(T_LOCATION, <const uint8_t *> b"location", 8, span.p, span.n) < 0:
             self.reply(503, FLAG_UO, b"memory")
             return
@@ -244,6 +275,7 @@ cdef class Exchange(Flow):
         cdef Redirect redirect
         cdef uint64_t key = 0
         cdef bint has_key
+        cdef const ClusterRec *record
         cdef int outcome = 0
         if self.backend == NULL:
             self.backend = pick_backend(snapshot, self.rule, self.plane.next_random())
@@ -260,6 +292,11 @@ cdef class Exchange(Flow):
             if outcome < 0:
                 self.reply(500, FLAG_NC, b"backend_filter")
                 return DONE
+            record = &snapshot.clusters[self.backend.cluster]
+            if record.rates_n:
+                outcome = self.meet_limits(record.rates, record.rates_n, 0, 0)
+                if outcome != NEXT:
+                    return outcome
         has_key = self.cluster.key_kind != 0 and affinity_key(
             self.cluster.key_kind, self.cluster.borrow_key_name(), self.request, self.request.borrow(self.client), &key)
         self.endpoint = self.cluster.pick(has_key, key, self.tried, self.tried_n)
@@ -340,6 +377,10 @@ cdef class Exchange(Flow):
         cdef Snapshot snapshot = self.binding.snapshot
         if self.cors.record != NULL:
             cors_answer(snapshot, &self.cors, self.request, self.response)
+        if self.check is not None and self.check.n:
+            if self.check.charges_after:
+                self.check.charge_after(self.response)
+            self.check.write_fields(self.response)
         if self.rule.filters_n:
             run_response_filters(snapshot, self.rule.filters, self.rule.filters_n, self.response)
         if self.backend.filters_n:
@@ -367,19 +408,15 @@ cdef class Exchange(Flow):
 
     cdef void on_request_body(self, const uint8_t *p, size_t n) noexcept:
         cdef uint8_t plain[3076]
-        cdef size_t part
         cdef Py_ssize_t got
         if self.web is None or not self.web.is_text:
             self.take_content(p, n)
             return
         while n and not self.over and self.web is not None:
-            part = n if n < 4096 else 4096
-            got = self.web.decode(p, part, plain)
+            got = self.web.take(&p, &n, plain)
             if got < 0:
                 self.on_request_fault(F_BASE64)
                 return
-            p += part
-            n -= part
             if got:
                 self.take_content(plain, <size_t> got)
 
@@ -484,11 +521,7 @@ cdef class Exchange(Flow):
         self.run(PHASE_RESPONSE_FILTERS)
 
     cdef bint is_retry_code(self, uint16_t status) noexcept:
-        cdef uint32_t i
-        for i in range(self.rule.codes_n):
-            if self.binding.snapshot.words[self.rule.codes + i] == status:
-                return True
-        return False
+        return self.binding.snapshot.has_word(self.rule.codes, self.rule.codes_n, status)
 
     cdef void on_response_body(self, const uint8_t *p, size_t n) noexcept:
         self.bytes_out += n
@@ -582,6 +615,9 @@ cdef class Exchange(Flow):
     cdef void retry(self, int loss) noexcept:
         """Another attempt from PICK on, at once or after a pause; or the answer that says why not."""
         cdef uint64_t pause
+        cdef uint32_t flag = 0
+        cdef const char *detail = NULL
+        cdef int status
         if loss == 0 or self.may_retry(loss, 0):
             self.cluster.series.retries += 1
             if not self.retried and not is_unsent(loss) and loss != LOSS_STALE:
@@ -603,20 +639,9 @@ cdef class Exchange(Flow):
             return
         if self.rule.attempts and self.attempts > self.rule.attempts:
             self.flags |= FLAG_URX
-        if loss == LOSS_CONNECT or loss == LOSS_UNSENT:
-            self.reply(503, FLAG_UF, b"connect_failed")
-        elif loss == LOSS_CONNECT_TIMEOUT:
-            self.reply(503, FLAG_UF, self.endpoint.trouble)
-        elif loss == LOSS_TLS:
-            self.reply(502, FLAG_UF, self.detail)
-        elif loss == LOSS_TIMEOUT:
-            self.reply(504, FLAG_UT, b"timeout")
-        elif loss == LOSS_GARBAGE:
-            self.reply(502, FLAG_UPE, self.detail)
-        else:
-            if self.detail == NULL:
-                self.detail = b"upstream_reset"
-            self.reply(502, FLAG_UC, self.detail)
+        detail = self.endpoint.trouble if loss == LOSS_CONNECT_TIMEOUT else self.detail
+        status = answer_to(loss, &flag, &detail)
+        self.reply(status, flag, detail)
 
     # ---- deadlines -----------------------------------------------------------------------------------------------------
 
@@ -716,10 +741,14 @@ cdef class Exchange(Flow):
             # told where a client of gRPC looks for it; a HTTP status would hide it from the application
             n = 0
             make_grpc_reply(self.response, status, reason_of(status))
+        elif self.check is not None and self.check.refused:
+            n = make_refusal(self.response, status, self.request, self.request.borrow(self.request_id), self.check.borrow_name(), body)
         else:
             n = make_reply(self.response, status, self.request, self.request.borrow(self.request_id), body)
         if self.cors.record != NULL:
             cors_answer(self.binding.snapshot, &self.cors, self.request, self.response)
+        if self.check is not None and self.check.n:
+            self.check.write_fields(self.response)
         if self.rule != NULL and self.rule.filters_n:
             run_response_filters(self.binding.snapshot, self.rule.filters, self.rule.filters_n, self.response)
         self.responded = True
@@ -780,6 +809,8 @@ cdef class Exchange(Flow):
         self.phase = PHASE_LOG
         self.plane.wheel.disarm(&self.timer)
         self.end_pause()
+        if self.check is not None:
+            self.check.end()
         if self.mirrors is not None:
             leave_mirrors(self.mirrors)
             self.mirrors = None
@@ -866,18 +897,3 @@ cdef class Exchange(Flow):
         else:
             self.plane.poller.gone.append(self)
         Py_DECREF(self)
-
-
-cdef bint is_good(uint16_t status) noexcept nogil:
-    """Whether an answer speaks for its endpoint: an application's own 500 says nothing about the endpoint's health."""
-    return not 502 <= status <= 504
-
-
-cdef bint is_unsent(int loss) noexcept nogil:
-    """Whether the attempt came to nothing before any byte of the request was written."""
-    return loss == LOSS_CONNECT or loss == LOSS_CONNECT_TIMEOUT or loss == LOSS_TLS or loss == LOSS_UNSENT
-
-
-cdef bint is_idempotent(uint8_t method) noexcept nogil:
-    """RFC 9110 §9.2.2; a method that we do not know is not."""
-    return method == M_GET or method == M_HEAD or method == M_PUT or method == M_DELETE or method == M_OPTIONS

@@ -22,3 +22,5 @@ cdef struct ForwardFacts:
 
 # 0; -F_LOOP; -F_MAX_FORWARDS; or -1 when memory is out. With *answer_here set, Max-Forwards has run out and this hop answers (OPTIONS).
 cdef int forward_request(HeaderBlock head, ForwardFacts *facts, bint *answer_here) noexcept nogil
+# What the client proved of itself goes into the request before it is routed, so that routes can ask for it. 0, or -1 when memory is out.
+cdef int show_certificate(HeaderBlock head, Span certificate) noexcept nogil

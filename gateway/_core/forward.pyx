@@ -260,3 +260,7 @@ cdef int forward_request(HeaderBlock head, ForwardFacts *facts, bint *answer_her
     memcpy(via, <const char *> b"2.0 " if head.version == 20 else <const char *> b"1.0 " if head.version == 10 else <const char *> b"1.1 ", 4)
     memcpy(via + 4, facts.node.p, facts.node.n)
     return add(head, T_VIA, b"via", 3, via, 4 + facts.node.n)
+
+
+cdef int show_certificate(HeaderBlock head, Span certificate) noexcept nogil:
+    return head.set(T_X_FORWARDED_CLIENT_CERT, <const uint8_t *> b"x-forwarded-client-cert", 23, certificate.p, certificate.n)

@@ -22,4 +22,6 @@ cdef class GrpcWeb(Downstream):
     cdef GrpcWeb around(Downstream behind, HeaderBlock request)
     # Decodes base64 of p[0:n] into out (3/4 of n, and 3, at most): bytes written, or -1 for what is none.
     cdef Py_ssize_t decode(self, const uint8_t *p, size_t n, uint8_t *out) noexcept nogil
+    # The same for at most 4096 bytes at *p, which are taken off.
+    cdef Py_ssize_t take(self, const uint8_t **p, size_t *n, uint8_t *out) noexcept nogil
     cdef bint encode(self, const uint8_t *p, size_t n, bint is_last) noexcept

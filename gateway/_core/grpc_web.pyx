@@ -64,6 +64,13 @@ cdef class GrpcWeb(Downstream):
             request.drop(T_CONTENT_LENGTH)
         return web
 
+    cdef Py_ssize_t take(self, const uint8_t **p, size_t *n, uint8_t *out) noexcept nogil:
+        cdef size_t part = n[0] if n[0] < 4096 else 4096
+        cdef Py_ssize_t got = self.decode(p[0], part, out)
+        p[0] += part
+        n[0] -= part
+        return got
+
     cdef Py_ssize_t decode(self, const uint8_t *p, size_t n, uint8_t *out) noexcept nogil:
         cdef size_t i
         cdef Py_ssize_t made = 0

@@ -5,7 +5,8 @@ from gateway._core.snapshot cimport NONE, Snapshot
 from gateway._core.types cimport Span
 
 cdef tuple PHASES = (
-    "HEAD", "ROUTE", "REQUEST_FILTERS", "PICK", "ACQUIRE", "SEND", "RESPONSE_HEAD", "RESPONSE_FILTERS", "STREAM", "LOG",
+    "HEAD", "ROUTE", "FORWARD", "LIMITS", "REQUEST_FILTERS", "PICK", "ACQUIRE", "SEND", "RESPONSE_HEAD", "RESPONSE_FILTERS", "STREAM",
+    "LOG",
 )
 
 

@@ -6,7 +6,7 @@
 from gateway._core.counters cimport Counters
 from gateway._core.poller cimport Poller
 from gateway._core.record cimport LogBuffer
-from gateway._core.seam cimport Dialer
+from gateway._core.seam cimport Dialer, Pollable
 from gateway._core.snapshot cimport Snapshot
 from gateway._core.timers cimport Wheel
 from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
@@ -27,6 +27,7 @@ cdef class Plane:
     cdef Poller poller
     cdef Wheel wheel
     cdef Dialer dialer     # given by the engine
+    cdef Pollable limiter  # limit_check.Limiter, given by the engine
     cdef Counters counters
     cdef LogBuffer log
     cdef Binding binding   # None before the first snapshot

@@ -23,6 +23,9 @@ cdef enum Acquired:
     ACQUIRED_WAIT = 3      # queued behind others
     ACQUIRED_FULL = 4      # the queue is full
 
+# A number for a place in a queue; never 0.
+cdef uint32_t next_ticket() noexcept nogil
+
 cdef class Endpoint:
     cdef sockaddr_storage address
     cdef socklen_t address_n

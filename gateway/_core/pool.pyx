@@ -24,6 +24,17 @@ from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef object new_queue = deque
 
 
+cdef uint32_t last_ticket = 0
+
+
+cdef uint32_t next_ticket() noexcept nogil:
+    global last_ticket
+    last_ticket += 1
+    if last_ticket == 0:
+        last_ticket = 1
+    return last_ticket
+
+
 cdef class Endpoint:
     def __dealloc__(self):
         if self.session != NULL:

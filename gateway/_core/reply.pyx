@@ -7,7 +7,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcpy, strlen
 
 from gateway._core.h1_encode cimport reason_of
-from gateway._core.headers cimport Field, HeaderBlock
+from gateway._core.headers cimport FIELD_DROP, Field, HeaderBlock
 from gateway._core.tokens cimport T_ACCEPT, T_CACHE_CONTROL, T_CONTENT_TYPE, T_X_REQUEST_ID
 from gateway._core.types cimport FRAME_LENGTH, Span, uint8_t, uint16_t, uint32_t
 
@@ -20,6 +20,7 @@ cdef enum:
     ROOM = 1024            # bytes of the caller's body buffer
     ID_SHOWN = 96          # bytes of the request id in a body; one may become six
     ID_FIELD = 256         # a longer request id is not sent back
+    MAX_LIMIT_NAME = 253
     ACCEPT_READ = 512      # bytes of Accept that are read; the first ranges say what is wanted
 
 cdef enum Want:            # what a media range asks for
@@ -232,13 +233,35 @@ cdef size_t make_reply(HeaderBlock response, int status, HeaderBlock request, Sp
     return response.length
 
 
+cdef size_t make_refusal(HeaderBlock response, int status, HeaderBlock request, Span request_id, Span limit, uint8_t *out) noexcept nogil:
+    cdef size_t n = make_reply(response, status, request, request_id, out)
+    cdef uint8_t *o = out
+    cdef const char *media = b"application/problem+json"
+    if kind_of(request) != KIND_JSON:
+        return n
+    o = put(o, b"{\"type\":\"https://iana.org/assignments/http-problem-types#")
+    if status == 429:
+        o = put(o, b"quota-exceeded\",\"status\":429,\"title\":\"")
+    else:
+        o = put(o, b"temporary-reduced-capacity\",\"status\":503,\"title\":\"")
+    o = put(put(o, title_of(status)), b"\",\"violated-policies\":[\"")
+    if limit.n <= MAX_LIMIT_NAME:
+        memcpy(o, limit.p, limit.n)
+        o += limit.n
+    o = put(put_id(put(o, b"\"],\"request_id\":\""), request_id, KIND_JSON), b"\"}\n")
+    response.length = <size_t> (o - out)
+    response.set(T_CONTENT_TYPE, b"content-type", 12, <const uint8_t *> media, strlen(media))
+    return response.length
+
+
 # ---- for tests ----
 
-def reply(int status, accept=(), bytes request_id=b""):
+def reply(int status, accept=(), bytes request_id=b"", bytes limit=None):
     cdef HeaderBlock request = HeaderBlock.new()
     cdef HeaderBlock response = HeaderBlock.new()
     cdef uint8_t out[ROOM]
     cdef Span id
+    cdef Span name
     cdef size_t n
     cdef uint32_t i
     cdef Field *field
@@ -247,12 +270,19 @@ def reply(int status, accept=(), bytes request_id=b""):
     for value in accept:
         if request.add(T_ACCEPT, b"accept", 6, <const uint8_t *> (<bytes> value), <size_t> len(value)) != 0:
             raise MemoryError
-    n = make_reply(response, status, request, id, out)
+    if limit is None:
+        n = make_reply(response, status, request, id, out)
+    else:
+        name.p = <const uint8_t *> limit
+        name.n = <size_t> len(limit)
+        n = make_refusal(response, status, request, id, name, out)
     fields = {}
     for i in range(response.count):
         field = &response.fields[i]
-        name = PyBytes_FromStringAndSize(<char *> response.store + field.name, field.name_len)
-        fields[name] = PyBytes_FromStringAndSize(<char *> response.store + field.value, field.value_len)
+        if field.flags & FIELD_DROP:
+            continue
+        key = PyBytes_FromStringAndSize(<char *> response.store + field.name, field.name_len)
+        fields[key] = PyBytes_FromStringAndSize(<char *> response.store + field.value, field.value_len)
     if response.framing != FRAME_LENGTH or response.length != n:
         raise ValueError("the head does not announce the body")
     return response.status, fields, PyBytes_FromStringAndSize(<char *> out, <Py_ssize_t> n)

@@ -22,6 +22,17 @@ cdef enum Loss:            # why an attempt came to nothing; exchange.may_retry 
     LOSS_UNSENT            # the connection broke before any byte of the request was written
     LOSS_TLS               # no TLS connection came up, or not to whom it had to: nothing was sent; the endpoint says why
 
+# Whether an attempt came to nothing before any byte of the request was written.
+cdef inline bint is_unsent(int loss) noexcept nogil:
+    return loss == LOSS_CONNECT or loss == LOSS_CONNECT_TIMEOUT or loss == LOSS_TLS or loss == LOSS_UNSENT
+
+# The status of the answer to a request whose last attempt ended so, its flag and its detail, which may be there already.
+cdef int answer_to(int loss, uint32_t *flag, const char **detail) noexcept nogil
+
+# Whether an answer speaks for its endpoint: an application's own 500 says nothing about the endpoint's health.
+cdef inline bint is_good(uint16_t status) noexcept nogil:
+    return not 502 <= status <= 504
+
 cdef enum Pull:            # Flow.pull_response
     PULL_EMPTY = -1        # nothing now
     PULL_LOST = -2         # the connection is broken
@@ -100,6 +111,8 @@ cdef class Flow(Timed):            # an exchange, as its connections see it
     # from the pool
     cdef void on_upstream(self, Upstream upstream) noexcept
     cdef void on_no_upstream(self, int loss) noexcept
+    # from the rate limits that it waited for
+    cdef void on_limits(self) noexcept
     # from upstream
     cdef void on_informational(self, HeaderBlock head) noexcept
     cdef void on_response_head(self, HeaderBlock head) noexcept

@@ -3,8 +3,30 @@
 from gateway._core.headers cimport HeaderBlock
 from gateway._core.sys cimport ssize_t
 from gateway._core.timers cimport Timer
-from gateway._core.types cimport uint8_t, uint32_t
+from gateway._core.types cimport FLAG_UC, FLAG_UF, FLAG_UPE, FLAG_UT, uint8_t, uint32_t
 
+
+
+cdef int answer_to(int loss, uint32_t *flag, const char **detail) noexcept nogil:
+    flag[0] = FLAG_UF
+    if loss == LOSS_CONNECT or loss == LOSS_UNSENT:
+        detail[0] = b"connect_failed"
+        return 503
+    if loss == LOSS_CONNECT_TIMEOUT:
+        return 503
+    if loss == LOSS_TLS:
+        return 502
+    if loss == LOSS_TIMEOUT:
+        flag[0] = FLAG_UT
+        detail[0] = b"timeout"
+        return 504
+    if loss == LOSS_GARBAGE:
+        flag[0] = FLAG_UPE
+        return 502
+    flag[0] = FLAG_UC
+    if detail[0] == NULL:
+        detail[0] = b"upstream_reset"
+    return 502
 
 cdef class Timed:
     cdef void on_timer(self, Timer *timer) noexcept:
@@ -128,6 +150,9 @@ cdef class Flow(Timed):
         pass
 
     cdef void on_no_upstream(self, int loss) noexcept:
+        pass
+
+    cdef void on_limits(self) noexcept:
         pass
 
     cdef void on_informational(self, HeaderBlock head) noexcept:

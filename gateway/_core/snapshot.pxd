@@ -33,6 +33,10 @@ cdef enum:                 # order of the section table; names in snapshot.LAYOU
     SEC_MIRRORS
     SEC_CORS
     SEC_ORIGINS            # Str records: patterns of origins
+    SEC_RATES
+    SEC_TERMS
+    SEC_OVERRIDES
+    SEC_KEY_PARTS
     SEC_WORDS              # plain u32 numbers
     SEC_REGEXES            # Str records: the patterns
     SEC_STRINGS            # count is in bytes
@@ -78,6 +82,8 @@ cdef struct ListenerRec:
     uint32_t limits        # index of its LimitsRec
     uint32_t hosts         # first slot of its host table (host -> vhost)
     uint32_t hosts_mask
+    uint32_t rates         # first word with the index of a RateRec, for every request that a route takes
+    uint32_t rates_n
 
 cdef struct LimitsRec:     # times in milliseconds, sizes in bytes; 0 = no limit where that makes sense
     uint32_t max_header_count
@@ -152,6 +158,8 @@ cdef struct RuleRec:
     uint32_t mirrors       # first MirrorRec
     uint32_t mirrors_n
     uint32_t cors          # index of its CorsRec; NONE: it has no rules for other origins
+    uint32_t rates         # as ListenerRec.rates: those of its route, then its own
+    uint32_t rates_n
 
 cdef struct BackendRec:
     uint32_t cluster       # NONE: does not resolve, answered 500 for its share of the weight
@@ -226,6 +234,70 @@ cdef struct ClusterRec:
     uint32_t outlier_ejection  # ms, of the first ejection
     uint32_t outlier_percent   # most endpoints out at once
     uint32_t tls           # 1: TLS, whose context the worker gives (pool.Cluster.tls); 0 or NONE: clear text
+    uint32_t rates         # as ListenerRec.rates
+    uint32_t rates_n
+
+cdef enum Algorithm:
+    GCRA = 0
+    FIXED = 1
+    SLIDING = 2
+    IN_FLIGHT = 3
+
+cdef enum Mode:
+    MODE_STRICT = 0
+    MODE_LEASED = 1
+    MODE_LOCAL = 2
+
+cdef enum OnFailure:
+    FAIL_OPEN = 0
+    FAIL_CLOSED = 1
+    FAIL_LOCAL = 2
+
+cdef enum Style:           # of the fields that answers carry
+    STYLE_IETF = 0
+    STYLE_LEGACY = 1
+    STYLE_X = 2
+    STYLE_OFF = 3
+
+cdef struct RateRec:       # a rate limit
+    uint32_t id_lo         # 64-bit id of the name
+    uint32_t id_hi
+    Str name
+    uint32_t algorithm     # Algorithm
+    uint32_t mode          # Mode
+    uint32_t on_failure    # OnFailure
+    uint32_t shadow        # 1: refuses nobody
+    uint32_t skips         # 1: a request that lacks a part of the key is not counted; 0: all such requests share one key
+    uint32_t style         # Style
+    uint32_t cost          # of one request, at least 1
+    Str cost_header        # of the response, lower case; empty: none
+    uint32_t timeout       # ms that a request waits for the store
+    uint32_t parts         # first KeyPartRec
+    uint32_t parts_n
+    uint32_t terms         # index of its TermsRec
+    uint32_t overrides     # first OverrideRec
+    uint32_t overrides_n
+    Str tag                # what its keys in the store have in common with those of other limits; empty: nothing
+
+cdef struct TermsRec:      # what one key has
+    uint32_t requests      # in each period; of IN_FLIGHT: at once
+    uint32_t capacity      # at once
+    uint32_t emission_lo   # ns that one request takes to come back (GCRA)
+    uint32_t emission_hi
+    uint32_t period_lo     # us; 0: the month of the calendar
+    uint32_t period_hi
+    uint32_t seconds       # of the period, at least 1; 0: a month, or no period at all
+
+cdef struct OverrideRec:   # sorted by the low half of the key
+    uint32_t lo_lo         # the key's hash, 128 bits
+    uint32_t lo_hi
+    uint32_t hi_lo
+    uint32_t hi_hi
+    uint32_t terms         # NONE: no limit
+
+cdef struct KeyPartRec:
+    uint32_t kind          # limit_key.Part
+    Str name               # of a header (lower case), cookie or query parameter
 
 cdef struct Sum:           # a checksum on its way
     uint64_t a
@@ -234,7 +306,7 @@ cdef struct Sum:           # a checksum on its way
     uint64_t d
 
 cdef enum:
-    CHECKS = 15            # sections whose records are checked one by one
+    CHECKS = 18            # sections whose records are checked one by one
 
 cdef class Snapshot:
     cdef object owner      # keeps the buffer alive
@@ -259,6 +331,10 @@ cdef class Snapshot:
     cdef const MirrorRec *mirrors
     cdef const CorsRec *cors
     cdef const Str *origins
+    cdef const RateRec *rates
+    cdef const TermsRec *terms
+    cdef const OverrideRec *overrides
+    cdef const KeyPartRec *key_parts
     cdef const uint32_t *words
     cdef const Str *patterns
     cdef const uint8_t *strings
@@ -267,7 +343,7 @@ cdef class Snapshot:
     cdef uint32_t routes_n
     cdef uint32_t rules_n
     cdef uint32_t clusters_n
-    cdef uint32_t counts[20]     # by Section
+    cdef uint32_t counts[24]     # by Section
 
     # how far the check has come
     cdef Sum sum
@@ -290,6 +366,13 @@ cdef class Snapshot:
         span.p = self.strings + s.off
         span.n = s.n
         return span
+    # Whether the value is among n words from the first on.
+    cdef inline bint has_word(self, uint32_t first, uint32_t n, uint32_t value) noexcept nogil:
+        cdef uint32_t i
+        for i in range(first, first + n):
+            if self.words[i] == value:
+                return True
+        return False
     cdef int open_sections(self) except -1
     cdef bint compile_regexes(self) except -1
     cdef bytes bytes_of(self, Str s)

@@ -18,6 +18,8 @@ cdef enum:
     SUM_PIECE = 262144     # bytes of one step of a check
     RECORDS_PIECE = 4096   # records of one
     REGEXES_PIECE = 16     # patterns compiled in one
+    MAX_RATES = 8          # limits of one place
+    MAX_RATE_NAME = 253    # bytes
 
 cdef extern from *:
     """
@@ -43,7 +45,7 @@ class SnapshotError(ValueError):
 LAYOUT = {
     "ports": ("id_lo", "id_hi", "address_off", "address_n", "listeners", "listeners_n", "hosts", "hosts_mask", "proxy_protocol"),
     "listeners": ("id_lo", "id_hi", "name_off", "name_n", "hostname_off", "hostname_n", "port", "port_number", "protocol",
-                  "trusted_hops", "limits", "hosts", "hosts_mask"),
+                  "trusted_hops", "limits", "hosts", "hosts_mask", "rates", "rates_n"),
     "limits": ("max_header_count", "max_header_bytes", "max_request_line", "header_timeout", "idle_timeout", "body_timeout",
                "stream_idle_timeout", "max_connections", "max_body_lo", "max_body_hi", "max_requests", "max_age"),
     "hosts": ("hash", "host_off", "host_n", "value"),
@@ -53,18 +55,23 @@ LAYOUT = {
     "matches": ("name_off", "name_n", "value_off", "value_n", "regex"),
     "routes": ("id_lo", "id_hi", "name_off", "name_n", "kind"),
     "rules": ("route", "number", "filters", "filters_n", "backends", "backends_n", "weight", "request_timeout", "backend_timeout",
-              "attempts", "codes", "codes_n", "backoff", "mirrors", "mirrors_n", "cors"),
+              "attempts", "codes", "codes_n", "backoff", "mirrors", "mirrors_n", "cors", "rates", "rates_n"),
     "backends": ("cluster", "weight", "filters", "filters_n"),
     "filters": ("kind", "edits", "edits_n", "status", "scheme_off", "scheme_n", "host_off", "host_n", "port", "path_kind",
                 "path_off", "path_n"),
     "edits": ("kind", "name_off", "name_n", "value_off", "value_n"),
     "clusters": ("id_lo", "id_hi", "name_off", "name_n", "policy", "key_kind", "key_name_off", "key_name_n", "protocol",
                  "connect_timeout", "idle_timeout", "max_connections", "max_pending", "outlier_errors", "outlier_ejection",
-                 "outlier_percent", "tls"),
+                 "outlier_percent", "tls", "rates", "rates_n"),
     "mirrors": ("cluster", "share"),
     "cors": ("origins", "origins_n", "flags", "methods_off", "methods_n", "headers_off", "headers_n", "expose_off", "expose_n",
              "max_age_off", "max_age_n"),
     "origins": ("origin_off", "origin_n"),
+    "rates": ("id_lo", "id_hi", "name_off", "name_n", "algorithm", "mode", "on_failure", "shadow", "skips", "style", "cost",
+              "cost_header_off", "cost_header_n", "timeout", "parts", "parts_n", "terms", "overrides", "overrides_n", "tag_off", "tag_n"),
+    "terms": ("requests", "capacity", "emission_lo", "emission_hi", "period_lo", "period_hi", "seconds"),
+    "overrides": ("lo_lo", "lo_hi", "hi_lo", "hi_hi", "terms"),
+    "key_parts": ("kind", "name_off", "name_n"),
     "words": ("value",),
     "regexes": ("pattern_off", "pattern_n"),
 }
@@ -73,7 +80,8 @@ SECTION_NAMES = (*LAYOUT, "strings")
 cdef size_t[SECTIONS] RECORD_SIZES = [
     sizeof(PortRec), sizeof(ListenerRec), sizeof(LimitsRec), sizeof(HostSlot), sizeof(VhostRec), sizeof(PathSlot), sizeof(Row),
     sizeof(FieldMatch), sizeof(RouteRec), sizeof(RuleRec), sizeof(BackendRec), sizeof(FilterRec), sizeof(EditRec),
-    sizeof(ClusterRec), sizeof(MirrorRec), sizeof(CorsRec), sizeof(Str), sizeof(uint32_t), sizeof(Str), 1,
+    sizeof(ClusterRec), sizeof(MirrorRec), sizeof(CorsRec), sizeof(Str), sizeof(RateRec), sizeof(TermsRec), sizeof(OverrideRec),
+    sizeof(KeyPartRec), sizeof(uint32_t), sizeof(Str), 1,
 ]
 
 for _index, _section in enumerate(LAYOUT):
@@ -200,6 +208,17 @@ cdef int verify_paths(Snapshot s, const VhostRec *vhost, Flaw *flaw) noexcept no
     return <int> min(vhost.paths_mask, <uint32_t> RECORDS_PIECE) + 1
 
 
+cdef bint are_rates(Snapshot s, uint32_t first, uint32_t n) noexcept nogil:
+    """Whether these words are indexes of rates, and few enough for one request."""
+    cdef uint32_t i
+    if n > MAX_RATES or not is_range(first, n, s.counts[SEC_WORDS]):
+        return False
+    for i in range(first, first + n):
+        if s.words[i] >= s.counts[SEC_RATES]:
+            return False
+    return True
+
+
 # Each of these checks one record, with what it leads to, and answers how many records that were, or -1.
 
 cdef int verify_port(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
@@ -227,6 +246,8 @@ cdef int verify_listener(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
         return flawed(flaw, SEC_LISTENERS, i, b"protocol")
     if listener.limits >= s.counts[SEC_LIMITS]:
         return flawed(flaw, SEC_LISTENERS, i, b"limits")
+    if not are_rates(s, listener.rates, listener.rates_n):
+        return flawed(flaw, SEC_LISTENERS, i, b"rates")
     return verify_hosts(s, listener.hosts, listener.hosts_mask, s.counts[SEC_VHOSTS], flaw)
 
 
@@ -310,6 +331,8 @@ cdef int verify_rule(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
         return flawed(flaw, SEC_RULES, i, b"mirrors")
     if rule.cors != NONE and rule.cors >= s.counts[SEC_CORS]:
         return flawed(flaw, SEC_RULES, i, b"cors")
+    if not are_rates(s, rule.rates, rule.rates_n):
+        return flawed(flaw, SEC_RULES, i, b"rates")
     # A pick draws a number below the sum and walks the backends: a wrong sum would walk past the last one.
     for j in range(rule.backends, rule.backends + rule.backends_n):
         weight += s.backends[j].weight
@@ -372,6 +395,54 @@ cdef int verify_cluster(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
     # No section of TLS records in this version of the layout: a cluster that asks for one must not get clear text.
     if cluster.tls != NONE and cluster.tls > 1:
         return flawed(flaw, SEC_CLUSTERS, i, b"tls")
+    if not are_rates(s, cluster.rates, cluster.rates_n):
+        return flawed(flaw, SEC_CLUSTERS, i, b"rates")
+    return 1
+
+
+cdef int verify_rate(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    cdef const RateRec *rate = s.rates + i
+    cdef uint32_t strings = s.counts[SEC_STRINGS]
+    cdef uint32_t j
+    if not is_range(rate.name.off, rate.name.n, strings) or rate.name.n > MAX_RATE_NAME:
+        return flawed(flaw, SEC_RATES, i, b"name")
+    if rate.algorithm > IN_FLIGHT:
+        return flawed(flaw, SEC_RATES, i, b"algorithm")
+    if rate.mode > MODE_LOCAL:
+        return flawed(flaw, SEC_RATES, i, b"mode")
+    if rate.on_failure > FAIL_LOCAL:
+        return flawed(flaw, SEC_RATES, i, b"on_failure")
+    if rate.style > STYLE_OFF:
+        return flawed(flaw, SEC_RATES, i, b"style")
+    if rate.cost == 0:
+        return flawed(flaw, SEC_RATES, i, b"cost")
+    if not is_range(rate.cost_header.off, rate.cost_header.n, strings):
+        return flawed(flaw, SEC_RATES, i, b"cost_header")
+    if not is_range(rate.parts, rate.parts_n, s.counts[SEC_KEY_PARTS]):
+        return flawed(flaw, SEC_RATES, i, b"parts")
+    if rate.terms >= s.counts[SEC_TERMS]:
+        return flawed(flaw, SEC_RATES, i, b"terms")
+    if not is_range(rate.overrides, rate.overrides_n, s.counts[SEC_OVERRIDES]):
+        return flawed(flaw, SEC_RATES, i, b"overrides")
+    if not is_range(rate.tag.off, rate.tag.n, strings):
+        return flawed(flaw, SEC_RATES, i, b"tag")
+    for j in range(rate.overrides, rate.overrides + rate.overrides_n):
+        if s.overrides[j].terms != NONE and s.overrides[j].terms >= s.counts[SEC_TERMS]:
+            return flawed(flaw, SEC_OVERRIDES, j, b"terms")
+    return 1 + <int> min(rate.overrides_n, <uint32_t> RECORDS_PIECE)
+
+
+cdef int verify_terms(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    if s.terms[i].requests == 0 or s.terms[i].capacity < s.terms[i].requests:
+        return flawed(flaw, SEC_TERMS, i, b"capacity")
+    return 1
+
+
+cdef int verify_key_part(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    if not is_range(s.key_parts[i].name.off, s.key_parts[i].name.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_KEY_PARTS, i, b"name")
+    if s.key_parts[i].kind == 0 or s.key_parts[i].kind > 10:
+        return flawed(flaw, SEC_KEY_PARTS, i, b"kind")
     return 1
 
 
@@ -410,6 +481,7 @@ cdef Check[CHECKS] checks = [
     Check(SEC_ROUTES, verify_route), Check(SEC_BACKENDS, verify_backend), Check(SEC_RULES, verify_rule),
     Check(SEC_FILTERS, verify_filter), Check(SEC_EDITS, verify_edit), Check(SEC_CLUSTERS, verify_cluster),
     Check(SEC_MIRRORS, verify_mirror), Check(SEC_CORS, verify_cors), Check(SEC_ORIGINS, verify_origin),
+    Check(SEC_RATES, verify_rate), Check(SEC_TERMS, verify_terms), Check(SEC_KEY_PARTS, verify_key_part),
 ]
 
 
@@ -554,6 +626,10 @@ cdef class Snapshot:
         self.mirrors = <const MirrorRec *> starts[SEC_MIRRORS]
         self.cors = <const CorsRec *> starts[SEC_CORS]
         self.origins = <const Str *> starts[SEC_ORIGINS]
+        self.rates = <const RateRec *> starts[SEC_RATES]
+        self.terms = <const TermsRec *> starts[SEC_TERMS]
+        self.overrides = <const OverrideRec *> starts[SEC_OVERRIDES]
+        self.key_parts = <const KeyPartRec *> starts[SEC_KEY_PARTS]
         self.words = <const uint32_t *> starts[SEC_WORDS]
         self.patterns = <const Str *> starts[SEC_REGEXES]
         self.strings = starts[SEC_STRINGS]

@@ -113,6 +113,14 @@ cdef extern from "<time.h>" nogil:
     int CLOCK_MONOTONIC, CLOCK_REALTIME
     int clock_gettime(int, timespec *)
 
+cdef extern from "<sys/timerfd.h>" nogil:
+    struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME
+    int timerfd_create(int, int)
+    int timerfd_settime(int, int, const itimerspec *, itimerspec *)
+
 cdef inline uint64_t clock_us(int clock) noexcept nogil:
     cdef timespec t
     clock_gettime(clock, &t)

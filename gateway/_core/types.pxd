@@ -29,6 +29,10 @@ cdef enum Method:          # u8; anything else that is a token is M_OTHER and ke
     M_TRACE = 8
     M_CONNECT = 9
 
+# RFC 9110 §9.2.2; a method that we do not know is not.
+cdef inline bint is_idempotent(uint8_t method) noexcept nogil:
+    return method == M_GET or method == M_HEAD or method == M_PUT or method == M_DELETE or method == M_OPTIONS
+
 cdef enum Framing:         # u8; how the end of a message's content is found
     FRAME_NONE = 0         # no content
     FRAME_LENGTH = 1       # content-length

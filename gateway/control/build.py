@@ -7,7 +7,7 @@ turned into what a request gets: a rule that must answer 500 has a single backen
 `build` expects a Config that gateway.model.validate has passed, as sources.files.load returns it; it reports nothing itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Literal
@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from gateway.control.grpc import http_rule
+from gateway.control.limits import Limit, build_limits
 from gateway.model.cluster import Cluster as ClusterSpec
 from gateway.model.cluster import EndpointSpec, parse_endpoint
 from gateway.model.config import Config
@@ -77,6 +78,8 @@ class Listener:
     trusted_hops: int
     limits: Limits
     """Complete: the listener's own over the root's over the defaults. Times are milliseconds and at most LONGEST_MS."""
+    rates: tuple[int, ...] = ()
+    """Indexes into Model.rates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,8 @@ class Cluster:
     """Whether its endpoints are spoken to in TLS; how, travels beside the Model."""
     endpoints: tuple[Endpoint, ...]
     """In the order of their text; each (host, port) once."""
+    rates: tuple[int, ...] = ()
+    """Indexes into Model.rates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +258,8 @@ class Rule:
     mirrors: tuple[Mirror, ...] = ()
     """In the order written; those that lead nowhere are left out."""
     cors: Cors | None = None
+    rates: tuple[int, ...] = ()
+    """Indexes into Model.rates: those of its route, then its own, each once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +299,8 @@ class Model:
     """Sorted by time of creation and then by name, which is how Gateway API breaks a tie; routes of files have no time."""
     clusters: tuple[Cluster, ...]
     """Sorted by name."""
+    rates: tuple[Limit, ...] = ()
+    """Sorted by name."""
 
 
 @dataclass(slots=True)
@@ -300,6 +309,7 @@ class Kept:
 
     listeners: tuple[Listener, ...] = ()
     cluster_names: tuple[str, ...] = ()
+    rates: dict[str, int] = field(default_factory=dict)
     routes: dict[str, tuple[Served, Route]] = field(default_factory=dict)
     clusters: dict[str, tuple[ClusterSpec, Cluster]] = field(default_factory=dict)
 
@@ -315,20 +325,27 @@ def build(config: Config, kept: Kept | None = None) -> Model:
     specs = sorted(config.listeners or fallback, key=attrgetter("name"))
     ports = _build_ports(specs)
     port_numbers = {port.address: number for number, port in enumerate(ports)}
-    listeners = tuple(_build_listener(spec, port_numbers, config.limits) for spec in specs)
+    rates = build_limits(config.rate_limits, config.redis, _met_together(config))
+    numbers = {rate.name: number for number, rate in enumerate(rates)}
+    if numbers != kept.rates:
+        # All others hold their numbers.
+        kept.rates, kept.clusters, kept.routes = numbers, {}, {}
+    listeners = tuple(_build_listener(spec, port_numbers, config.limits, numbers) for spec in specs)
     clusters = _build_clusters(config, kept)
     names = tuple(cluster.name for cluster in clusters)
     if (names, listeners) != (kept.cluster_names, kept.listeners):
         # Routes hold their numbers.
         kept.cluster_names, kept.listeners, kept.routes = names, listeners, {}
-    return Model(ports=ports, listeners=listeners, routes=_build_routes(config, kept), clusters=clusters)
+    return Model(ports=ports, listeners=listeners, routes=_build_routes(config, kept), clusters=clusters, rates=rates)
 
 
 def _build_clusters(config: Config, kept: Kept) -> tuple[Cluster, ...]:
     before, kept.clusters = kept.clusters, {}
     for spec in sorted(config.clusters, key=attrgetter("name")):
         known = before.get(spec.name)
-        kept.clusters[spec.name] = known if known is not None and known[0] is spec else (spec, _build_cluster(spec))
+        if known is None or known[0] is not spec:
+            known = (spec, _build_cluster(spec, kept.rates))
+        kept.clusters[spec.name] = known
     return tuple(cluster for _, cluster in kept.clusters.values())
 
 
@@ -338,9 +355,23 @@ def _build_routes(config: Config, kept: Kept) -> tuple[Route, ...]:
     for spec in sorted(config.routes, key=attrgetter("created", "name")):
         known = before.get(spec.name)
         if known is None or known[0] is not spec:
-            known = (spec, _build_route(spec, kept.listeners, numbers))
+            known = (spec, _build_route(spec, kept.listeners, numbers, kept.rates))
         kept.routes[spec.name] = known
     return tuple(route for _, route in kept.routes.values())
+
+
+def _met_together(config: Config) -> Iterator[tuple[str, ...]]:
+    """Names of limits that one request may meet in one step: of a listener with a rule, and of a cluster."""
+    at_listeners = {listener.rate_limits for listener in config.listeners} or {()}
+    for route in config.routes:
+        if isinstance(route, HTTPRoute | GRPCRoute):
+            at_rules = {route.rate_limits + rule.rate_limits for rule in route.rules}
+            yield from (before + after for before in at_listeners for after in at_rules)
+    yield from (cluster.rate_limits for cluster in config.clusters)
+
+
+def _rates(names: Iterable[str], numbers: dict[str, int]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(numbers[name] for name in names if name in numbers))
 
 
 def _build_ports(specs: list[ListenerSpec]) -> tuple[Port, ...]:
@@ -355,7 +386,7 @@ def _build_ports(specs: list[ListenerSpec]) -> tuple[Port, ...]:
     return tuple(ports)
 
 
-def _build_listener(spec: ListenerSpec, ports: dict[str, int], base: Limits) -> Listener:
+def _build_listener(spec: ListenerSpec, ports: dict[str, int], base: Limits, rates: dict[str, int]) -> Listener:
     _, number, address = bind_address(spec)
     own = {} if spec.limits is None else {k: v for k, v in msgspec.structs.asdict(spec.limits).items() if v is not None}
     limits = msgspec.structs.replace(base, **own)
@@ -368,6 +399,7 @@ def _build_listener(spec: ListenerSpec, ports: dict[str, int], base: Limits) -> 
         protocol=spec.protocol,
         trusted_hops=spec.trusted_hops,
         limits=msgspec.structs.replace(limits, **cut),
+        rates=_rates(spec.rate_limits, rates),
     )
 
 
@@ -383,7 +415,7 @@ def build_endpoints(specs: Iterable[EndpointSpec | str]) -> tuple[Endpoint, ...]
 
 def is_same_but_endpoints(one: Model, other: Model) -> bool:
     """Whether two models compile to the same, since a snapshot holds no endpoints."""
-    if (one.ports, one.listeners, one.routes) != (other.ports, other.listeners, other.routes):
+    if (one.ports, one.listeners, one.routes, one.rates) != (other.ports, other.listeners, other.routes, other.rates):
         return False
     if len(one.clusters) != len(other.clusters):
         return False
@@ -391,7 +423,7 @@ def is_same_but_endpoints(one: Model, other: Model) -> bool:
     return all(a is b or replace(a, endpoints=()) == replace(b, endpoints=()) for a, b in pairs)
 
 
-def _build_cluster(spec: ClusterSpec) -> Cluster:
+def _build_cluster(spec: ClusterSpec, rates: dict[str, int]) -> Cluster:
     key_kind, key_name = hash_key(spec) if spec.load_balancing.policy == "ConsistentHash" else ("none", "")
     return Cluster(
         name=spec.name,
@@ -408,6 +440,7 @@ def _build_cluster(spec: ClusterSpec) -> Cluster:
         outlier_percent=spec.outlier_detection.max_ejection_percent,
         is_tls=spec.tls is not None,
         endpoints=build_endpoints(spec.endpoints),
+        rates=_rates(spec.rate_limits, rates),
     )
 
 
@@ -426,13 +459,15 @@ def hash_key(spec: ClusterSpec) -> tuple[Literal["none", "header", "cookie", "qu
     return "none", ""
 
 
-def _build_route(spec: Served, listeners: tuple[Listener, ...], clusters: dict[str, int]) -> Route:
+def _build_route(spec: Served, listeners: tuple[Listener, ...], clusters: dict[str, int], rates: dict[str, int]) -> Route:
     attachments = _attach(spec, listeners)
     if isinstance(spec, HTTPRoute):
-        rules = tuple(_build_rule(rule, number, clusters) for number, rule in enumerate(spec.rules))
+        rules = tuple(_build_rule(rule, number, clusters, spec.rate_limits, rates) for number, rule in enumerate(spec.rules))
         return Route(name=spec.name, kind="HTTPRoute", attachments=attachments, rules=rules)
     if isinstance(spec, GRPCRoute):
-        rules = tuple(_build_rule(http_rule(rule), number, clusters) for number, rule in enumerate(spec.rules))
+        rules = tuple(
+            _build_rule(http_rule(rule), number, clusters, spec.rate_limits, rates) for number, rule in enumerate(spec.rules)
+        )
         return Route(name=spec.name, kind="GRPCRoute", attachments=attachments, rules=rules)
     offers = spec.alpn if isinstance(spec, TLSRoute) else ()
     rules = tuple(_build_tunnel(rule.name, rule.backend_refs, clusters, offers) for rule in spec.rules)
@@ -452,7 +487,9 @@ def _attach(spec: Served, listeners: tuple[Listener, ...]) -> tuple[Attachment, 
     return tuple(attachments)
 
 
-def _build_rule(spec: HTTPRouteRule, number: int, clusters: dict[str, int]) -> Rule:
+def _build_rule(
+    spec: HTTPRouteRule, number: int, clusters: dict[str, int], route_rates: tuple[str, ...], rates: dict[str, int]
+) -> Rule:
     filters: tuple[Filter, ...] = ()
     backends: tuple[Backend, ...] = (Backend(cluster=None, weight=1, filters=()),)
     if not any(filter_gap(each.type) for each in spec.filters):
@@ -475,6 +512,7 @@ def _build_rule(spec: HTTPRouteRule, number: int, clusters: dict[str, int]) -> R
         backoff=_milliseconds(retry.backoff if retry else None),
         mirrors=_build_mirrors(spec, clusters),
         cors=next((_build_cors(each.cors) for each in spec.filters if each.cors is not None), None),
+        rates=_rates(route_rates + spec.rate_limits, rates),
     )
 
 

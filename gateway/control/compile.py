@@ -24,6 +24,7 @@ from gateway.control.build import (
     Rule,
     ValueMatch,
 )
+from gateway.control.compile_limits import pack_limits
 from gateway.model.problem import Problem
 
 NONE = 0xFFFFFFFF
@@ -54,7 +55,7 @@ class Compiled:
     blob: bytes
     problems: list[Problem]
     names: dict[int, tuple[str, str]]
-    """64-bit id -> (kind, name) of everything that counters and logs speak of: bind, listener, route, cluster."""
+    """64-bit id -> (kind, name) of everything that counters and logs speak of: bind, listener, route, cluster, rateLimit."""
     clusters: dict[str, int]
     """Name -> id, the key of a cluster's endpoint table."""
     ports: dict[str, int]
@@ -136,6 +137,8 @@ class _Packer:
         self.contents: dict[tuple[int, ...], Words] = {}
         self.cluster_ids: dict[int, int] = {}
         self.cluster_records: dict[int, int] = {}
+        self.rate_records: dict[int, int] = {}
+        self.rate_lists: dict[Words, int] = {(): 0}
 
     # --- primitives ---
 
@@ -179,6 +182,8 @@ class _Packer:
     # --- the whole ---
 
     def pack(self) -> None:
+        route_ids = {route.name: name_id("route", route.name) for route in self.model.routes}
+        self.rate_records = pack_limits(self.model.rates, self.add, self.text, self.claim, route_ids)
         for number, cluster in enumerate(self.model.clusters):
             self.pack_cluster(number, cluster)
         vhosts: list[dict[str, _Vhost]] = [{} for _ in self.model.listeners]
@@ -203,6 +208,13 @@ class _Packer:
 
     # --- clusters, filters, rules ---
 
+    def pack_rates(self, rates: Words) -> tuple[int, int]:
+        """(first, count) of the words that name these limits; equal lists are packed once."""
+        records = tuple(self.rate_records[rate] for rate in rates if rate in self.rate_records)
+        if records not in self.rate_lists:
+            self.rate_lists[records] = self.add("words", records)
+        return self.rate_lists[records], len(records)
+
     def pack_cluster(self, number: int, cluster: Cluster) -> None:
         id_ = self.claim("cluster", cluster.name)
         if id_ is None:
@@ -213,6 +225,7 @@ class _Packer:
             *self.text(cluster.key_name), CLUSTER_PROTOCOLS[cluster.protocol], _cut(cluster.connect_timeout),
             _cut(cluster.idle_timeout), _cut(cluster.max_connections), _cut(cluster.max_pending), _cut(cluster.outlier_errors),
             _cut(cluster.outlier_ejection), min(cluster.outlier_percent, 100), 1 if cluster.is_tls else NONE,
+            *self.pack_rates(cluster.rates),
         ))  # fmt: skip
 
     def pack_filters(self, filters: Sequence[Filter]) -> tuple[int, int]:
@@ -310,6 +323,7 @@ class _Packer:
             route, rule.number, *self.pack_filters(rule.filters), backends, len(rule.backends),
             sum(backend.weight for backend in rule.backends), _cut(rule.request_timeout), _cut(rule.backend_timeout),
             _cut(rule.attempts), codes, len(rule.codes), _cut(rule.backoff), first_mirror, len(mirrors), self.pack_cors(rule.cors),
+            *self.pack_rates(rule.rates),
         ))  # fmt: skip
 
     def pack_cors(self, cors: Cors | None) -> int:
@@ -377,6 +391,7 @@ class _Packer:
         return self.add("listeners", (
             id_ & NONE, id_ >> 32, *self.text(listener.name), *self.text(listener.hostname), port, listener.port_number,
             PROTOCOLS[listener.protocol], listener.trusted_hops, self.limits[words], *self.pack_hosts(hosts),
+            *self.pack_rates(listener.rates),
         ))  # fmt: skip
 
     def pack_hosts(self, hosts: dict[str, int]) -> tuple[int, int]:

@@ -78,14 +78,14 @@ def keep_last_good(config: Config, left_out: frozenset[tuple[str, str]], last: C
     """
     problems = []
     changed: dict[str, tuple[Any, ...]] = {}
-    for key in ("listeners", "routes", "clusters"):
-        present = getattr(config, key)
-        kept = [each for each in getattr(last, key) if (key, each.name) in left_out]
+    for key, of in (("listeners", "listeners"), ("routes", "routes"), ("clusters", "clusters"), ("rateLimits", "rate_limits")):
+        present = getattr(config, of)
+        kept = [each for each in getattr(last, of) if (key, each.name) in left_out]
         if key == "listeners":
             taken = {(bind_address(each), normal_hostname(each.hostname)) for each in present}
             kept = [each for each in kept if (bind_address(each), normal_hostname(each.hostname)) not in taken]
         if kept:
-            changed[key] = (*present, *kept)
+            changed[of] = (*present, *kept)
         problems += [
             Problem(severity="warning", key=key, message=f"the last good version of '{each.name}' stays in use") for each in kept
         ]

@@ -16,7 +16,7 @@ _KEYS = ("clientAddress", "host", "path", "method", "route", "clientSubjectAltNa
 _MOST_PARTS = 8
 _MOST_OVERRIDES = 10_000
 _LONGEST_MS = 366 * 86_400_000
-_LONGEST_BURST_MS = 10 * _LONGEST_MS
+_LONGEST_BURST_MS = _LONGEST_MS
 _FASTEST = 10_000_000  # in a second: beyond, one is worth less than the clock tells apart
 _CALENDAR = (1000, 60_000, 3_600_000, 86_400_000, MONTH)
 
@@ -51,8 +51,6 @@ def check_attached(names: tuple[str, ...], known: Set[str], path: Path) -> Itera
             yield Finding((*path, "rateLimits", number), absent("rate limit", name, known))
         elif name in names[:number]:
             yield Finding((*path, "rateLimits", number), f"'{name}' stands twice")
-    if names:
-        yield warning((*path, "rateLimits"), "not served by this version: requests are not limited")
     if len(names) > MOST_ATTACHED:
         yield Finding((*path, "rateLimits"), f"are {len(names)}; at most {MOST_ATTACHED}")
 
@@ -74,7 +72,7 @@ def _check_rate(rate: Rate, algorithm: Algorithm, cost: int, path: Path) -> Iter
     if rate.per > 0 and rate.requests * 1000 > rate.per * _FASTEST:
         yield Finding((*path, "requests"), f"more than {_FASTEST} in a second are not told apart")
     if rate.per > 0 and (rate.requests + rate.burst) * rate.per > _LONGEST_BURST_MS * rate.requests:
-        yield Finding((*path, "burst"), "would take more than ten years to come back")
+        yield Finding((*path, "burst"), "would take more than a year to come back")
     if cost > rate.requests + rate.burst:
         yield Finding(path, f"one request costs {cost}, and there are {rate.requests + rate.burst}: none would ever pass")
 

@@ -39,6 +39,7 @@ SERIES_BUDGET: Final = 2048
 
 REQUEST_LABELS: Final = ("listener", "route", "cluster", "method", "code")
 CLUSTER_LABELS: Final = ("cluster",)
+LIMIT_LABELS: Final = ("limit", "decision", "source")
 WORKER_LABELS: Final = ("worker",)
 
 
@@ -94,6 +95,12 @@ CLUSTER_METRICS: Final = (  # in the order of the words of a ClusterSeries after
     _metric(
         "upstream_endpoints_ejected", "gauge", CLUSTER_LABELS, "Endpoints that are out, summed over the workers that took them out."
     ),
+)
+LIMIT_DECISIONS = _metric(
+    "ratelimit_decisions",
+    "counter",
+    LIMIT_LABELS,
+    "Decisions of rate limits, by what they came to and by whose word.",
 )
 FAULTS = _metric("faults", "counter", ("fault",), "Messages of peers that broke a rule, by what was wrong with them.")
 SCALAR_METRICS: Final = tuple(
@@ -160,6 +167,7 @@ BUILD = _metric("build", "info", (), "Version of the gateway.")
 TABLE: Final = (
     REQUESTS, DURATION, SIZE_IN, SIZE_OUT,
     *CLUSTER_METRICS,
+    LIMIT_DECISIONS,
     FAULTS,
     *SCALAR_METRICS,
     CONFIG_REVISION, CONFIG_AGE, CONFIG_LAST_OK, CONFIG_LAST_SUCCESS, CONFIG_LAST_ERROR, CONFIG_RELOADS, CONFIG_PROBLEMS,
@@ -224,6 +232,7 @@ class _Slot:
     clusters_now: list[tuple[int, ...]] = field(default_factory=list)
     """The rows of the last reading alone: a gauge has no past."""
     series: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    limits: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Collector(RegistryCollector):
@@ -250,6 +259,7 @@ class Collector(RegistryCollector):
         self._scalars = [0] * len(counters.SCALARS)
         self._faults = [0] * len(faults.NAMES)
         self._clusters: dict[Key, list[int]] = {}
+        self._limits: dict[Key, list[int]] = {}
         self._series: dict[Key, list[int]] = {}
 
     def add_worker(self, slot: int, buffer: Any) -> None:
@@ -281,16 +291,17 @@ class Collector(RegistryCollector):
         reading = counters.read(slot.buffer)
         if reading is None:
             return
-        block, scalars, fault_counts, clusters, series = reading
+        block, scalars, fault_counts, clusters, series, limits = reading
         if block != slot.block:
             slot.block = block
             slot.scalars = slot.faults = ()
-            slot.clusters, slot.series = {}, {}
+            slot.clusters, slot.series, slot.limits = {}, {}, {}
         _add(self._scalars, scalars, slot.scalars)
         _add(self._faults, fault_counts, slot.faults)
         slot.scalars, slot.faults = scalars, fault_counts
         slot.clusters_now = clusters
         slot.clusters = self._fold_rows(clusters, slot.clusters, self._clusters, 3, 0)
+        slot.limits = self._fold_rows(limits, slot.limits, self._limits, 3, 0)
         slot.series = self._fold_rows(series, slot.series, self._series, 6, self._budget)
 
     def _fold_rows(
@@ -326,12 +337,13 @@ class Collector(RegistryCollector):
             for slot in self._slots.values():
                 if slot.buffer is not None:
                     self._fold(slot)
-            for sums in (self._clusters, self._series):
+            for sums in (self._clusters, self._series, self._limits):
                 for key in [key for key in sums if not _is_named(key, names)]:
                     del sums[key]
             return [
                 *self._request_families(names),
                 *self._cluster_families(names),
+                self._limit_family(names),
                 *self._scalar_families(),
                 *self._control_families(),
             ]
@@ -377,6 +389,16 @@ class Collector(RegistryCollector):
                     family.add_metric(labels, gauges[key][i - _CLUSTER_COUNTERS] if key in gauges else 0)
             families.append(family)
         return families
+
+    def _limit_family(self, names: Mapping[int, tuple[str, str]]) -> Family:
+        family = CounterMetricFamily(LIMIT_DECISIONS.name, LIMIT_DECISIONS.help, labels=LIMIT_LABELS)
+        cells = [(decision, source) for decision in counters.LIMIT_DECISIONS for source in counters.LIMIT_SOURCES]
+        for key, values in self._limits.items():
+            (name,) = _cluster_labels(key, names)
+            for (decision, source), value in zip(cells, values, strict=True):
+                if value:
+                    family.add_metric([name, decision, source], value)
+        return family
 
     def _scalar_families(self) -> list[Family]:
         families: list[Family] = []

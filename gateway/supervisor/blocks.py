@@ -1,4 +1,4 @@
-"""Sealed memory files: the snapshot that every worker maps, and the block of counters that a worker slot writes."""
+"""Sealed memory files: the snapshot that every worker maps, the counters that a worker slot writes, what workers share."""
 
 from __future__ import annotations
 
@@ -24,14 +24,24 @@ def sealed_file(blob: bytes, name: str = "isthmus-snapshot") -> int:
     return fd
 
 
+def shared_file(size: int, name: str) -> int:
+    """A memory file of so many zeros that others may write to. The caller owns the descriptor."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        # A file that can shrink would be a SIGBUS for whoever reads it.
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS_SIZE)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 class Block:
     """Shared memory of one worker slot. It outlives the worker, so that a counter never goes back when one is replaced."""
 
     def __init__(self, slot: int, size: int) -> None:
-        self.fd = os.memfd_create(f"isthmus-counters-{slot}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.fd, size)
-        # A file that can shrink would be a SIGBUS for whoever reads it.
-        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS_SIZE)
+        self.fd = shared_file(size, f"isthmus-counters-{slot}")
         self.map = mmap.mmap(self.fd, size)
 
     def close(self) -> None:

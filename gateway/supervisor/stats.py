@@ -73,7 +73,7 @@ def take_sample(blocks: Iterable[Any], at: float) -> Sample:
         facts = counters.read(block)
         if facts is None:
             continue
-        _, words, _, cluster_series, request_series = facts
+        _, words, _, cluster_series, request_series, _ = facts
         scalars = [a + b for a, b in zip(scalars, words, strict=True)]
         for series in request_series:
             key = OTHER if series[STATE] & 0xFF == OTHER_STATE else (series[LISTENER], series[ROUTE])

@@ -1,6 +1,7 @@
 """The worker processes: started, fed with snapshots and sockets, watched, replaced when they die, drained at the end.
 
-A worker is a fresh interpreter (no fork of the loop) that inherits two descriptors: its end of the socket pair and its counters.
+A worker is a fresh interpreter (no fork of the loop) that inherits three descriptors: its end of the socket pair, its counters, and
+the table of rate limits that all workers share.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway._core import limit_table
 from gateway.supervisor import ipc
-from gateway.supervisor.blocks import Block, sealed_file
+from gateway.supervisor.blocks import Block, sealed_file, shared_file
 from gateway.supervisor.sockets import Listener, Listeners
 
 log = logging.getLogger("gateway.supervisor.workers")
@@ -126,6 +128,8 @@ class Fleet:
         on_store with what a worker tells of the store of rate limits;
         name_of for the kind and the name of an id, when something about it is said."""
         self.slots = [Slot(index, Block(index, block_size)) for index in range(slots)]
+        # What is known of the keys of rate limits: one for all, so that the number of workers makes no difference.
+        self._limits = shared_file(limit_table.table_size(), "isthmus-limits")
         self.listeners = listeners
         self.settings = settings
         self.publication: Publication | None = None
@@ -182,9 +186,10 @@ class Fleet:
                 f"--slot={slot.index}",
                 f"--channel={theirs.fileno()}",
                 f"--counters={slot.block.fd}",
+                f"--limits={self._limits}",
                 *self._extra_args,
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), slot.block.fd),
+                pass_fds=(theirs.fileno(), slot.block.fd, self._limits),
             )
         except BaseException:
             ours.close()
@@ -434,6 +439,7 @@ class Fleet:
             await asyncio.wait([self._watcher])
         for slot in self.slots:
             slot.block.close()
+        os.close(self._limits)
         if self.publication is not None:
             self.publication.close()
             self.publication = None

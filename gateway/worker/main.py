@@ -48,10 +48,12 @@ PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 class Worker:
     """State of one worker process. Owns the engine, its listening descriptors, the access log and the resolver."""
 
-    def __init__(self, slot: int, channel: socket.socket, counters: mmap.mmap) -> None:
+    def __init__(self, slot: int, channel: socket.socket, counters: mmap.mmap, limits: mmap.mmap | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._slot = slot
         self._engine = Engine(counters)
+        if limits is not None:
+            self._engine.set_limits(limits, slot=slot)
         self._settings = ipc.Settings()
         self._access_log: AccessLog | None = None
         self._resolver = Resolver(self._on_resolved)
@@ -326,12 +328,15 @@ def _rss_kib() -> int:
         return 0
 
 
-async def _run(slot: int, channel_fd: int, counters_fd: int) -> int:
-    size = os.fstat(counters_fd).st_size
-    counters = mmap.mmap(counters_fd, size)
-    os.close(counters_fd)
+def _map(fd: int) -> mmap.mmap:
+    shared = mmap.mmap(fd, os.fstat(fd).st_size)
+    os.close(fd)
+    return shared
+
+
+async def _run(slot: int, channel_fd: int, counters_fd: int, limits_fd: int) -> int:
     channel = socket.socket(fileno=channel_fd)
-    worker = Worker(slot, channel, counters)
+    worker = Worker(slot, channel, _map(counters_fd), _map(limits_fd))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.on_signal)
     return await worker.run()
@@ -342,6 +347,7 @@ def main() -> int:
     parser.add_argument("--slot", type=int, required=True)
     parser.add_argument("--channel", type=int, required=True, help="descriptor of the socket pair")
     parser.add_argument("--counters", type=int, required=True, help="descriptor of the shared counters")
+    parser.add_argument("--limits", type=int, required=True, help="descriptor of the table of rate limits")
     args = parser.parse_args()
     # A Ctrl-C in a terminal reaches the whole process group; the supervisor alone decides what it means.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
@@ -352,6 +358,6 @@ def main() -> int:
     log_setup.setup("info", process=f"worker[{args.slot}]")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(args.slot, args.channel, args.counters))
+            return runner.run(_run(args.slot, args.channel, args.counters, args.limits))
     finally:
         log_setup.close()

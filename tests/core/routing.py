@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import msgspec
+
 from gateway._core import explain
 from gateway._core.snapshot import Snapshot, load
 from gateway.control.build import build
 from gateway.control.compile import Compiled, compile_model
-from gateway.model import Cluster, Config, HTTPRoute, Listener
+from gateway.model import Cluster, Config, HTTPRoute, Listener, RateLimit
 from gateway.model.route import (
     HeaderMatch,
     HTTPBackendRef,
@@ -51,8 +53,14 @@ def config(*routes: HTTPRoute, listeners: tuple[Listener, ...] = (WEB,)) -> Conf
     return Config(listeners=listeners, routes=routes, clusters=(Cluster(name="origin", endpoints=("127.0.0.1:9",)),))
 
 
-def compiled(*routes: HTTPRoute, listeners: tuple[Listener, ...] = (WEB,), revision: int = 1) -> Compiled:
-    return compile_model(build(config(*routes, listeners=listeners)), revision)
+def compiled(
+    *routes: HTTPRoute,
+    listeners: tuple[Listener, ...] = (WEB,),
+    revision: int = 1,
+    rate_limits: tuple[RateLimit, ...] = (),
+) -> Compiled:
+    whole = config(*routes, listeners=listeners)
+    return compile_model(build(msgspec.structs.replace(whole, rate_limits=rate_limits)), revision)
 
 
 def _request(path: str, host: str, method: str, headers: Fields) -> tuple[Any, ...]:

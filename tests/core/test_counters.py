@@ -41,7 +41,8 @@ def test_a_block_that_nobody_wrote_reads_as_nothing(block):
 
 def test_a_fresh_block_has_the_overflow_series_and_nothing_else(block):
     CountersProbe(block)
-    _, scalars, faults, clusters, series = read(block)
+    _, scalars, faults, clusters, series, limits = read(block)
+    assert len(limits) == 1
     assert not any(scalars) and not any(faults)
     assert [row[0] for row in clusters] == [0] and [row[0] for row in series] == [0]
     assert clusters[0][1] & 0xFF == series[0][1] & 0xFF == 2
@@ -79,7 +80,7 @@ def test_scalars_and_faults_land_in_their_words(block):
         probe.bump(i, i + 1)
     probe.fault(3)
     probe.fault(3)
-    _, scalars, faults, _, _ = read(block)
+    _, scalars, faults, *_ = read(block)
     assert scalars == tuple(range(1, len(NAMES) + 1))
     assert faults[3] == 2 and sum(faults) == 2
 
@@ -260,7 +261,7 @@ def test_a_reader_in_another_process_never_sees_half_a_series(tmp_path):
             theirs = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         seen = 0
         while worker.poll() is None:
-            for row in (read(theirs) or [[]])[-1][1:]:
+            for row in (read(theirs) or [[]] * 6)[4][1:]:
                 assert row[2] == row[3] == row[4] and row[5] == GET << 16 | 200
                 seen += 1
     finally:
@@ -283,7 +284,7 @@ def test_a_new_worker_goes_on_in_the_block_of_a_dead_one(block):
     del dead
 
     probe = CountersProbe(block)
-    block_id, scalars, _, clusters, _ = read(block)
+    block_id, scalars, _, clusters, *_ = read(block)
     assert block_id == identity
     assert scalars[NAMES.index("downstream_requests")] == 5
     assert scalars[NAMES.index("downstream_connections_active")] == scalars[NAMES.index("worker_revision")] == 0
@@ -331,3 +332,22 @@ def test_a_turn_longer_than_a_while_is_shown_too(block):
     probe.turn(1, 1_000)
     assert probe.turn(120_000_000, 121_000) == 120_000_000
     assert probe.turn(1, 121_020) == 120_000_000
+
+
+# ---- rate limits ----
+
+
+def test_a_limits_decisions_are_counted_by_source_and_go_with_its_name(block):
+    probe = CountersProbe(block)
+    index = probe.limit(7, 1, 2, times=3)
+    assert probe.limit(7, 0, 0) == index != probe.limit(8, 2, 4)
+    decisions = [0] * len(counters.LIMIT_DECISIONS) * len(counters.LIMIT_SOURCES)
+    decisions[0], decisions[len(counters.LIMIT_SOURCES) + 2] = 1, 3
+    assert [list(row[2:]) for row in read(block)[5] if row[0] == index] == [[7, *decisions]]
+    # a worker that comes after goes on
+    assert CountersProbe(block).limit(7, 0, 0) == index
+    probe = CountersProbe(block)
+    probe.retire([8])
+    assert [row[2] for row in read(block)[5][1:]] == [8]
+    assert probe.limit(9, 0, 0) == index
+    assert {probe.limit(number, 0, 0) for number in range(10, 400)} >= {0}

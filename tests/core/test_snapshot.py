@@ -12,6 +12,7 @@ from routing import compiled, match, route, rule
 from gateway._core import explain, snapshot
 from gateway._core.snapshot import LAYOUT, SECTION_NAMES, SnapshotError, load
 from gateway.model import Listener
+from gateway.model.policy import Rate, RateLimit, RateOverride
 from gateway.model.route import (
     CORS,
     BackendObjectRef,
@@ -25,6 +26,7 @@ from gateway.model.route import (
     Retry,
     URLRewrite,
 )
+from gateway.model.scalars import Period
 
 HEADER = 32
 
@@ -47,11 +49,13 @@ def rich() -> bytes:
         route("d", *(rule(match(f"/n/{number}")) for number in range(20)), hosts=("d.example.com", "x.test")),
     )
     listeners = (
-        Listener(name="web", port=8080),
+        Listener(name="web", port=8080, rate_limits=("all",)),
         Listener(name="wild", port=8080, hostname="*.example.com"),
         Listener(name="two", port=81),
     )
-    return compiled(*routes, listeners=listeners, revision=7).blob
+    own = RateOverride(("a", "/b"), limit=Rate(9, Period(1000)))
+    limit = RateLimit("all", Rate(5, Period(1000)), key=("header:x", "path"), overrides=(own,), cost_header="x-cost")
+    return compiled(*routes, listeners=listeners, revision=7, rate_limits=(limit,)).blob
 
 
 def section(blob: bytes | bytearray, name: str) -> tuple[int, int]:
@@ -189,7 +193,26 @@ def test_truncation_and_noise_are_refused() -> None:
         ("rules", "route", 6),
         ("rules", "filters", 1 << 31),
         ("rules", "backends_n", 1 << 31),
-        ("rules", "codes_n", 3),
+        ("rules", "codes_n", 9),
+        ("rules", "rates_n", 9),
+        ("listeners", "rates", 99),
+        ("clusters", "rates_n", 4),
+        ("rates", "name_n", 300),
+        ("rates", "algorithm", 4),
+        ("rates", "mode", 3),
+        ("rates", "on_failure", 3),
+        ("rates", "style", 4),
+        ("rates", "cost", 0),
+        ("rates", "cost_header_n", 1 << 31),
+        ("rates", "parts_n", 3),
+        ("rates", "terms", 2),
+        ("rates", "overrides_n", 2),
+        ("rates", "tag_n", 1 << 31),
+        ("terms", "requests", 0),
+        ("terms", "capacity", 4),
+        ("overrides", "terms", 2),
+        ("key_parts", "kind", 11),
+        ("key_parts", "name_n", 1 << 31),
         ("rules", "weight", 2),
         ("rules", "mirrors_n", 2),
         ("rules", "mirrors", 0xFFFFFFFF),

@@ -430,6 +430,16 @@ class Gateway:
         assert read is not None
         return read[1][[scalar[0] for scalar in counters.SCALARS].index(name)]
 
+    def decisions(self, limit: str) -> dict[tuple[str, str], int]:
+        """(decision, source) -> how often the rate limit of this name came to it."""
+        read = counters.read(self.block)
+        assert read is not None
+        names = [(decision, source) for decision in counters.LIMIT_DECISIONS for source in counters.LIMIT_SOURCES]
+        for _, _, id_, *counts in read[5]:
+            if id_ == name_id("rateLimit", limit):
+                return {name: count for name, count in zip(names, counts, strict=True) if count}
+        return {}
+
     def address(self, listener: str) -> Any:
         return self._listening[listener].getsockname()
 

@@ -20,6 +20,7 @@ TESTED_BY = {
     "gateway/_core/h2probe.pyx": "core/test_h2_session.py",  # it is the tests' door into the session
     "gateway/_core/h2test.pyx": "core/test_hpack.py",  # it is the tests' door into the codecs of HTTP/2
     "gateway/_core/affinity.pyx": "e2e/test_balancing.py",
+    "gateway/_core/limit_check.pyx": "wire/test_wire_rate_store.py",
     "gateway/_core/grpc.pyx": "wire/test_wire_h2.py",
     "gateway/_core/grpc_web.pyx": "wire/test_wire_grpc_web.py",
     "gateway/_core/h2_downstream.pyx": "wire/test_wire_h2.py",
@@ -44,6 +45,7 @@ TESTED_BY = {
     "gateway/cli/schema.py": "cli/test_commands.py",
     "gateway/cli/sources.py": "cli/test_objects.py",
     "gateway/cli/top.py": "cli/test_commands.py",
+    "gateway/control/compile_limits.py": "control/test_control_limits.py",
     "gateway/control/publish.py": "control/test_reconciler.py",
     "gateway/model/listener.py": "model/test_model_config.py",
     "gateway/model/live.py": "sources/kubernetes/test_live.py",

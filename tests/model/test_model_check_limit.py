@@ -59,7 +59,7 @@ def test_what_makes_sense_is_taken_without_a_word(limits: list[dict[str, Any]]) 
         (rate(per="month"), "error rateLimits[0].limit.per: a month is of the calendar"),
         (rate(per="99999h"), "error rateLimits[0].limit.per: 99999h is too long; at most 366 days"),
         (rate(per="1ms", requests=10_001), "error rateLimits[0].limit.requests: more than 10000000 in a second"),
-        (rate(per="day", requests=1, burst=5000), "error rateLimits[0].limit.burst: would take more than ten years"),
+        (rate(per="day", requests=1, burst=5000), "error rateLimits[0].limit.burst: would take more than a year"),
         (limit(cost=11), "error rateLimits[0].limit: one request costs 11, and there are 10: none would ever pass"),
         (
             limit(algorithm="fixed", limit={"requests": 1, "per": "7s"}),

@@ -178,7 +178,6 @@ def test_nothing_is_said_about_a_good_route(spec: dict[str, Any]) -> None:
         (rule(backendRefs=[{"name": "app", "kind": "Bucket"}]), "*error rules[0].backendRefs[0].kind: is for objects of the API"),
         (rule(backendRefs=[{"name": "app", "weight": 1_000_000}] * 2148), "error rules[0].backendRefs: the weights are too large"),
         (rule(rateLimits=["slo"]), "error rules[0].rateLimits[0]: there is no rate limit 'slo' (did you mean 'slow'?)"),
-        (rule(rateLimits=["slow"]), "*warning rules[0].rateLimits: not served by this version"),
         (rule(sessionPersistence={}), "*warning rules[0].sessionPersistence: not served by this version"),
         (
             cors(allowOrigins=["https://*.a.test", "ftp://a.test"]),

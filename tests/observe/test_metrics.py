@@ -98,6 +98,7 @@ def test_every_row_of_the_table_is_scraped_with_its_kind_and_help():
     fleet = Fleet()
     fleet.workers[0].request(WEB, SHOP, API, GET, 200)
     fleet.workers[0].cluster(API, connects=1)
+    fleet.workers[0].limit(0, 0, 0)
     fleet.facts.worker_memory[0] = 1
     fleet.facts.certificate_ends[("web", "", "a.test", "EC")] = 4e9
     fleet.facts.cluster = LiveFacts({"Service": KindFacts(True, 3, 1, 1, 0)}, is_leading=True)
