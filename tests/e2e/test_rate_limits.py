@@ -46,6 +46,7 @@ def stay_within_the_limit(config: Path, workers: int) -> None:
             wait_until(lambda: victim not in gateway.serving() and len(gateway.serving()) == workers, 30)
             assert statuses(gateway, 20) == [429] * 20
         text = request(gateway.admin, "/metrics")[2].decode()
-        counted = dict(re.findall(r'isthmus_ratelimit_decisions_total\{decision="(\w+)",limit="few",source="local"\} ([0-9.]+)', text))
+        cell = r'isthmus_ratelimit_decisions_total\{decision="(\w+)",limit="few",source="local"\} ([0-9.]+)'
+        counted = dict(re.findall(cell, text))
         assert float(counted["allowed"]) == 75
         assert float(counted["denied"]) == (45 if workers == 1 else 65)
