@@ -14,7 +14,7 @@ help: ## list the verbs
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check "setuptools>=77" wheel "cython>=3.1,<4"
-	GW_ONLY=none $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .
+	GW_ONLY=none $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[demo]"
 	@touch $@
 
 .PHONY: build
@@ -22,7 +22,7 @@ build: $(STAMP) ## .venv with the compiled gateway: .venv/bin/isthmus
 	@$(BIN)/python setup.py -q build_ext --inplace
 
 .PHONY: run
-run: build ## start the gateway on config/demo.yaml with two demo origins
+run: build ## start the gateway on config/demo.yaml with two demo origins and a store
 	@$(BIN)/isthmus demo
 
 $(VENV)/.tested: $(STAMP)

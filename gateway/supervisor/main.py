@@ -329,7 +329,7 @@ class Supervisor:
             log_sample=config.access_log.sample,
             log_level=self._level,
             drain_timeout_ms=int(config.drain.timeout),
-            redis=parse_redis_url(config.redis.url) if config.redis is not None else None,
+            redis=parse_redis_url(config.redis.url) if config.redis is not None and _asks_a_store(config) else None,
         )
 
     async def _watch(self) -> None:
@@ -556,6 +556,11 @@ def certificate_ends(secured: Secured) -> dict[tuple[str, str, str, str], float]
         labels = (listener, cluster, each.names[0] if each.names else "", each.key.partition(" ")[0])
         ends[labels] = min(each.not_after.timestamp(), ends.get(labels, float("inf")))
     return ends
+
+
+def _asks_a_store(config: Config) -> bool:
+    """Whether a limit is decided elsewhere than in this gateway."""
+    return any(limit.mode != "local" and limit.concurrency is None for limit in config.rate_limits)
 
 
 def _problem_row(problem: Problem) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from gateway.worker.resolver import Resolver
 from gateway.worker.swap import map_blob, put_to_use, set_changed, verified
 
 if TYPE_CHECKING:
+    from gateway.worker.limits.link import Link
     from gateway.worker.tls import Desk
 
 log = logging.getLogger("gateway.worker")
@@ -61,6 +62,7 @@ class Worker:
         self._listening: dict[int, int] = {}
         self._going: dict[int, float] = {}
         self._desk: Desk | None = None
+        self._link: Link | None = None
         self._revision = 0
         self._leaving = Leaving(self._engine)
         self._orders: asyncio.Queue[tuple[ipc.Down, int | None] | None] = asyncio.Queue()
@@ -111,6 +113,8 @@ class Worker:
     async def _stop(self) -> None:
         await self._channel.flushed()
         await self._resolver.close()
+        if self._link is not None:
+            await self._link.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -134,7 +138,8 @@ class Worker:
             self._flush_log()
         if now >= self._next_health:
             self._next_health = now + HEALTH_EVERY_S
-            self._channel.send(ipc.Health(self._engine.connections, _rss_kib(), self._lag_us))
+            store = self._link.facts() if self._link is not None else None
+            self._channel.send(ipc.Health(self._engine.connections, _rss_kib(), self._lag_us, store))
             self._lag_us = 0
         since = now - self._last_collect
         if since > COLLECT_EVERY_S and (self._engine.connections == 0 or since > COLLECT_AT_LAST_S):
@@ -179,6 +184,7 @@ class Worker:
         match order:
             case ipc.Settings():
                 self._apply_settings(order)
+                await self._mind_store()
             case ipc.TLS():
                 await self._secure(order)
             case ipc.Snapshot():
@@ -212,6 +218,24 @@ class Worker:
             self._access_log = self._open_log(settings.log_path) if is_on else None
         self._engine.set_log(settings.log_format, settings.log_sample)
         self._settings = settings
+
+    async def _mind_store(self) -> None:
+        """A link to the store of rate limits while there is a limit that needs it."""
+        address = self._settings.redis
+        if address is None:
+            if self._link is not None:
+                link, self._link = self._link, None
+                await link.close()
+        elif self._link is None:
+            if address.password:
+                hold_keys()
+            # Loaded when it is needed, ten megabytes, and beside the loop, which it would hold for a tenth of a second.
+            await asyncio.to_thread(importlib.import_module, "gateway.worker.limits.link")
+            from gateway.worker.limits.link import Link
+
+            self._link = Link(self._engine, address)
+        elif self._link.address != address:
+            await self._link.move(address)
 
     def _open_log(self, path: str) -> AccessLog | None:
         try:

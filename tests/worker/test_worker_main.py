@@ -19,6 +19,7 @@ from until import until
 from gateway.supervisor import ipc
 from gateway.supervisor.blocks import sealed_file
 from gateway.supervisor.ipc import ServerSide
+from gateway.supervisor.redis_url import RedisAddress
 from gateway.worker import main as module
 
 
@@ -71,6 +72,9 @@ class Engine:
 
     def set_certificate_reader(self, read: Any) -> None:
         self.calls.append("reader")
+
+    def set_limit_asker(self, wake: Any) -> None:
+        self.calls.append(("asker", wake is not None))
 
     def listen(self, fd: int, bind_id: int) -> None:
         self.calls.append(("listen", bind_id, os.fstat(fd).st_ino))
@@ -291,6 +295,21 @@ def test_the_access_log_is_written_in_batches_and_reopened(tmp_path: Path) -> No
         await until(lambda: path.read_bytes() == b"two\n")
         supervisor.channel.send(ipc.Settings(log_format="off", log_path=str(path)))
         await until(lambda: ("log", "off", 1.0) in engine.calls)
+
+    tell(story)
+
+
+def test_a_store_of_rate_limits_is_linked_while_it_is_wanted(tmp_path: Path) -> None:
+    async def story(supervisor: Supervisor, engine: Engine, worker: Any) -> None:
+        supervisor.channel.send(ipc.Settings(redis=RedisAddress(path=str(tmp_path / "one"))))
+        await until(lambda: ("asker", True) in engine.calls)
+        await until(lambda: any(fact.store is not None and fact.store.errors.get("connect") for fact in supervisor.of(ipc.Health)))
+        supervisor.channel.send(ipc.Settings(redis=RedisAddress(path=str(tmp_path / "two"))))
+        supervisor.publish(b"first", 1)
+        await until(lambda: supervisor.of(ipc.Ack))
+        assert engine.calls.count(("asker", True)) == 1 and ("asker", False) not in engine.calls
+        supervisor.channel.send(ipc.Settings())
+        await until(lambda: ("asker", False) in engine.calls)
 
     tell(story)
 

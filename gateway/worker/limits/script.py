@@ -31,19 +31,20 @@ class Key(NamedTuple):
     cost: int
 
 
-Ask = tuple[int, int, int, tuple[Key, ...], int]
-"""(id, count, kind, keys, microseconds that it may take)"""
+Row = tuple[bytes, bytes, int, int, int, int, int]
+Ask = tuple[int, int, int, tuple[Row, ...], int]
+"""(id, count, kind, keys, microseconds that it may take); a Row has the words of a Key."""
 Answer = tuple[int, tuple[tuple[int, int, int], ...]]
 """How many were granted, and for each key what remains, the milliseconds until one more fits, and those until all is back."""
 
 
-def name_of(key: Key) -> bytes:
+def name_of(key: Row) -> bytes:
     """The store's name of a key. What stands in braces decides the slot in a Cluster."""
     tag, digest = key[0], key[1].hex().encode()
     return b"isthmus:{%b}:%b" % (tag, digest) if tag else b"isthmus:{%b}" % digest
 
 
-def arguments(count: int, kind: int, keys: tuple[Key, ...]) -> list[bytes]:
+def arguments(count: int, kind: int, keys: tuple[Row, ...]) -> list[bytes]:
     """What follows the script or its digest in EVAL and EVALSHA."""
     words = [b"%d" % len(keys), *map(name_of, keys), b"%d" % kind, b"%d" % count]
     for key in keys:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 from asking import Asking, limit
-from redis_server import RedisServer, server
+from redis_server import RedisServer, either_server
 from until import until
 
 from gateway.supervisor.redis_url import parse_redis_url
@@ -19,7 +19,7 @@ from gateway.worker.limits.link import Link
 from gateway.worker.limits.script import CHARGE_ALL, GIVE_BACK, LEASE, SCRIPT, name_of
 from gateway.worker.limits.shard import FULL, KEY, OPEN, TIMEOUT, UNREACHABLE
 
-__all__ = ["server"]
+__all__ = ["either_server"]
 
 BUDGET_US = 10_000
 
@@ -59,9 +59,9 @@ async def healthy(asking: Asking, number: int = 10**6) -> None:
         await until(lambda: True)
 
 
-def test_asks_are_answered(server: RedisServer) -> None:
+def test_asks_are_answered(either_server: RedisServer) -> None:
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             first = await asking.ask(limit(1, most=5), count=3)
             assert (first.granted, first.facts[0][0]) == (3, 2)
             second = await asking.ask(limit(1, most=5), limit(2), count=9)
@@ -77,9 +77,9 @@ def test_asks_are_answered(server: RedisServer) -> None:
     tell(story)
 
 
-def test_what_is_asked_in_one_turn_goes_in_one_round_trip(server: RedisServer) -> None:
+def test_what_is_asked_in_one_turn_goes_in_one_round_trip(either_server: RedisServer) -> None:
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             await asking.ask(limit())
             outcomes = await asyncio.gather(*(asking.ask(limit(number)) for number in range(200)))
             assert all(outcome.granted == 1 for outcome in outcomes)
@@ -88,11 +88,11 @@ def test_what_is_asked_in_one_turn_goes_in_one_round_trip(server: RedisServer) -
     tell(story)
 
 
-def test_asks_come_together_while_a_round_trip_is_on_its_way(server: RedisServer) -> None:
+def test_asks_come_together_while_a_round_trip_is_on_its_way(either_server: RedisServer) -> None:
     """Sixty-four that ask again as soon as they are answered, as connections do: far fewer round trips than asks."""
 
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
 
             async def client(number: int) -> None:
                 for _ in range(50):
@@ -106,11 +106,11 @@ def test_asks_come_together_while_a_round_trip_is_on_its_way(server: RedisServer
     tell(story)
 
 
-def test_a_server_that_loses_its_scripts_gets_them_again(server: RedisServer) -> None:
+def test_a_server_that_loses_its_scripts_gets_them_again(either_server: RedisServer) -> None:
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             await asking.ask(limit())
-            with contextlib.closing(server.client()) as client:
+            with contextlib.closing(either_server.client()) as client:
                 client.script_flush()
                 outcomes = await asyncio.gather(*(asking.ask(limit(number)) for number in range(30)))
                 assert all(outcome.granted == 1 for outcome in outcomes)
@@ -120,19 +120,19 @@ def test_a_server_that_loses_its_scripts_gets_them_again(server: RedisServer) ->
     tell(story)
 
 
-def test_a_server_that_dies_and_comes_back(server: RedisServer) -> None:
+def test_a_server_that_dies_and_comes_back(either_server: RedisServer) -> None:
     """kill -9: what is asked meanwhile fails at once; after the restart (no scripts, no keys) it decides again."""
 
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             await asking.ask(limit())
-            server.kill()
+            either_server.kill()
             outcome = await asking.ask(limit())
             assert outcome.reason in (OPEN, UNREACHABLE)
             await until(lambda: link.facts().breakers_open)
             outcomes = [await asking.ask(limit()) for _ in range(50)]
             assert {outcome.reason for outcome in outcomes} == {OPEN} and max(row.seconds for row in outcomes) < 0.05
-            server.start()
+            either_server.start()
             await healthy(asking)
             assert (await asking.ask(limit())).facts[0][0] == 99
             assert link.facts().opened >= 1 and "connect" in errors(link)
@@ -140,27 +140,27 @@ def test_a_server_that_dies_and_comes_back(server: RedisServer) -> None:
     tell(story)
 
 
-def test_a_server_that_dies_with_asks_on_their_way(server: RedisServer) -> None:
+def test_a_server_that_dies_with_asks_on_their_way(either_server: RedisServer) -> None:
     async def story() -> None:
-        async with linked(server.url) as (asking, _):
+        async with linked(either_server.url) as (asking, _):
             await asking.ask(limit())
-            server.freeze()
+            either_server.freeze()
             waiting = [asking.ask(limit(number)) for number in range(20)]
             await until(lambda: len(asking.taken) == 2)
-            server.kill()
+            either_server.kill()
             outcomes = await asyncio.gather(*waiting)
             assert {outcome.reason for outcome in outcomes} <= {UNREACHABLE, OPEN} and max(row.seconds for row in outcomes) < 1.5
-            server.start()
+            either_server.start()
             await healthy(asking)
 
     tell(story)
 
 
-def test_a_server_that_freezes_costs_the_budget_for_a_moment_and_then_nothing(server: RedisServer) -> None:
+def test_a_server_that_freezes_costs_the_budget_for_a_moment_and_then_nothing(either_server: RedisServer) -> None:
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             await asking.ask(limit())
-            server.freeze()
+            either_server.freeze()
             outcomes = []
             while not link.facts().breakers_open:
                 outcomes += await asyncio.gather(*(asking.ask(limit(), budget_us=BUDGET_US) for _ in range(8)))
@@ -169,40 +169,42 @@ def test_a_server_that_freezes_costs_the_budget_for_a_moment_and_then_nothing(se
             assert {outcome.reason for outcome in after} == {OPEN}
             assert sorted(outcome.seconds for outcome in after)[150] < 0.001
             assert errors(link) == {"timeout"}
-            server.thaw()
+            either_server.thaw()
             await healthy(asking)
 
     tell(story)
 
 
-def test_a_connection_that_owes_an_answer_for_too_long_is_made_anew(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_owes_an_answer_for_too_long_is_made_anew(
+    either_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As when packets are dropped without a word: the old connection never answers, a new one would."""
     monkeypatch.setattr(shard_module, "STALE_S", 0.05)
 
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             await asking.ask(limit())
-            server.freeze()
+            either_server.freeze()
             while not link.facts().breakers_open:
                 await asking.ask(limit(), budget_us=BUDGET_US)
             await until(lambda: "connect" in errors(link))
-            server.thaw()
+            either_server.thaw()
             await healthy(asking)
-            with contextlib.closing(server.client()) as client:
+            with contextlib.closing(either_server.client()) as client:
                 assert client.info("commandstats")["cmdstat_eval"]["calls"] >= 2
 
     tell(story)
 
 
-def test_what_is_granted_too_late_goes_back(server: RedisServer) -> None:
+def test_what_is_granted_too_late_goes_back(either_server: RedisServer) -> None:
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             await asking.ask(limit(2))
-            server.freeze()
+            either_server.freeze()
             late = await asyncio.gather(*(asking.ask(limit(1), count=7, budget_us=BUDGET_US) for _ in range(3)))
             assert {outcome.reason for outcome in late} == {TIMEOUT} and not link.facts().breakers_open
-            server.thaw()
-            with contextlib.closing(server.client()) as client:
+            either_server.thaw()
+            with contextlib.closing(either_server.client()) as client:
                 calls = lambda: client.info("commandstats")["cmdstat_evalsha"]["calls"]  # noqa: E731
                 await until(lambda: calls() == 1 + 1 + 3 + 3)  # the trial, the first, the late ones, those that take it back
             assert (await asking.ask(limit(1))).facts[0][0] == 99
@@ -210,14 +212,14 @@ def test_what_is_granted_too_late_goes_back(server: RedisServer) -> None:
     tell(story)
 
 
-def test_late_grants_go_back_while_the_breaker_is_open(server: RedisServer) -> None:
+def test_late_grants_go_back_while_the_breaker_is_open(either_server: RedisServer) -> None:
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             await asking.ask(limit(2))
-            server.freeze()
+            either_server.freeze()
             while not link.facts().breakers_open:
                 await asking.ask(limit(1), count=7, budget_us=BUDGET_US)
-            server.thaw()
+            either_server.thaw()
             await healthy(asking)
             await until(lambda: True)
             assert (await asking.ask(limit(1))).facts[0][0] == 99
@@ -225,27 +227,27 @@ def test_late_grants_go_back_while_the_breaker_is_open(server: RedisServer) -> N
     tell(story)
 
 
-def test_asks_of_the_first_moment_wait_for_the_connection(server: RedisServer) -> None:
+def test_asks_of_the_first_moment_wait_for_the_connection(either_server: RedisServer) -> None:
     async def story() -> None:
-        async with linked(server.url) as (asking, _):
+        async with linked(either_server.url) as (asking, _):
             outcomes = await asyncio.gather(*(asking.ask(limit(number)) for number in range(10)))
             assert all(outcome.granted == 1 for outcome in outcomes)
 
     tell(story)
 
 
-def test_nobody_waits_for_a_connection_longer_than_the_budget(server: RedisServer) -> None:
+def test_nobody_waits_for_a_connection_longer_than_the_budget(either_server: RedisServer) -> None:
     """A server that accepts and says nothing."""
 
     async def story() -> None:
-        server.freeze()
-        async with linked(server.url) as (asking, link):
+        either_server.freeze()
+        async with linked(either_server.url) as (asking, link):
             first = await asking.ask(limit(), budget_us=BUDGET_US)
             assert first.reason == TIMEOUT and first.seconds < 0.2
             for _ in range(20):
                 await asking.ask(limit(), budget_us=BUDGET_US)
             assert link.facts().breakers_open
-            server.thaw()
+            either_server.thaw()
             await healthy(asking)
 
     tell(story)
@@ -262,13 +264,13 @@ def test_there_is_no_server_at_all(tmp_path: Path) -> None:
     tell(story)
 
 
-def test_a_primary_that_becomes_a_replica(server: RedisServer) -> None:
+def test_a_primary_that_becomes_a_replica(either_server: RedisServer) -> None:
     """READONLY: asks fail at once, the connection is made anew, and the breaker keeps requests away until it is a primary again."""
 
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             await asking.ask(limit())
-            with contextlib.closing(server.client()) as client:
+            with contextlib.closing(either_server.client()) as client:
                 client.replicaof("127.0.0.1", 1)
                 assert (await asking.ask(limit())).reason == UNREACHABLE
                 while not link.facts().breakers_open:
@@ -281,13 +283,13 @@ def test_a_primary_that_becomes_a_replica(server: RedisServer) -> None:
     tell(story)
 
 
-def test_a_server_that_is_full(server: RedisServer) -> None:
+def test_a_server_that_is_full(either_server: RedisServer) -> None:
     """OOM, and room again."""
 
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             await asking.ask(limit())
-            with contextlib.closing(server.client()) as client:
+            with contextlib.closing(either_server.client()) as client:
                 client.config_set("maxmemory", 1)
                 while not link.facts().breakers_open:
                     assert (await asking.ask(limit())).reason in (UNREACHABLE, OPEN)
@@ -318,12 +320,12 @@ def test_a_server_that_still_loads(kind: str, tmp_path_factory: pytest.TempPathF
         tell(lambda: story(loading))
 
 
-def test_a_key_of_another_type_hurts_nobody_else(server: RedisServer) -> None:
+def test_a_key_of_another_type_hurts_nobody_else(either_server: RedisServer) -> None:
     """WRONGTYPE."""
 
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
-            with contextlib.closing(server.client()) as client:
+        async with linked(either_server.url) as (asking, link):
+            with contextlib.closing(either_server.client()) as client:
                 client.lpush(name_of(limit(1)), "x")
             for _ in range(20):
                 bad, good = await asyncio.gather(asking.ask(limit(1)), asking.ask(limit(2)))
@@ -333,11 +335,11 @@ def test_a_key_of_another_type_hurts_nobody_else(server: RedisServer) -> None:
     tell(story)
 
 
-def test_a_connection_that_the_server_ends_when_idle_is_no_error(server: RedisServer) -> None:
+def test_a_connection_that_the_server_ends_when_idle_is_no_error(either_server: RedisServer) -> None:
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             await asking.ask(limit())
-            with contextlib.closing(server.client()) as client:
+            with contextlib.closing(either_server.client()) as client:
                 since = time.monotonic()
                 await until(lambda: time.monotonic() - since > shard_module.SHORT_LIFE_S)
                 assert client.client_kill_filter(_type="normal", skipme=True) == 1
@@ -349,36 +351,53 @@ def test_a_connection_that_the_server_ends_when_idle_is_no_error(server: RedisSe
     tell(story)
 
 
-def test_more_asks_than_there_is_room_for_are_refused_at_once(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_asks_than_there_is_room_for_are_refused_at_once(either_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_module, "MOST_CALLS", 100)
 
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             await asking.ask(limit())
-            server.freeze()
+            either_server.freeze()
             waiting = [asking.ask(limit(number), budget_us=500_000) for number in range(300)]
             await until(lambda: sum(answer.done() for answer in waiting) >= 200)
             assert {answer.result().reason for answer in waiting if answer.done()} == {FULL}
             assert link.facts().errors["full"] == 200
-            server.thaw()
+            either_server.thaw()
             assert {outcome.reason for outcome in await asyncio.gather(*waiting)} <= {0, FULL, TIMEOUT}
 
     tell(story)
 
 
-def test_a_link_that_closes_leaves_no_ask_open_and_no_store(server: RedisServer) -> None:
+def test_a_link_that_closes_leaves_no_ask_open_and_no_store(either_server: RedisServer) -> None:
     async def story() -> None:
-        async with linked(server.url) as (asking, link):
+        async with linked(either_server.url) as (asking, link):
             await asking.ask(limit())
-            server.freeze()
+            either_server.freeze()
             waiting = asking.ask(limit())
             await until(lambda: len(asking.taken) == 2)
             await link.close()
             assert (await waiting).reason == UNREACHABLE
             assert (await asking.ask(limit())).reason == 0  # nobody is asked any more
-            server.thaw()
+            either_server.thaw()
 
     tell(story)
+
+
+def test_a_link_that_moves_asks_the_other_store(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with RedisServer(tmp_path_factory.mktemp("r")) as old, RedisServer(tmp_path_factory.mktemp("r")) as new:
+
+        async def story() -> None:
+            async with linked(old.url) as (asking, link):
+                assert (await asking.ask(limit(), count=10)).facts[0][0] == 90
+                old.freeze()
+                waiting = asking.ask(limit())
+                await until(lambda: len(asking.taken) == 2)
+                await link.move(parse_redis_url(new.url))
+                assert (await waiting).reason == UNREACHABLE
+                assert (await asking.ask(limit())).facts[0][0] == 99
+                assert link.facts().asks >= 3  # it goes on counting
+
+        tell(story)
 
 
 def test_something_else_than_a_redis_is_told_apart(tmp_path: Path) -> None:
@@ -401,12 +420,12 @@ def test_something_else_than_a_redis_is_told_apart(tmp_path: Path) -> None:
     tell(story)
 
 
-def test_the_script_is_sent_once_and_its_digest_after_that(server: RedisServer) -> None:
+def test_the_script_is_sent_once_and_its_digest_after_that(either_server: RedisServer) -> None:
     async def story() -> None:
-        async with linked(server.url) as (asking, _):
+        async with linked(either_server.url) as (asking, _):
             for _ in range(10):
                 await asking.ask(limit())
-            with contextlib.closing(server.client()) as client:
+            with contextlib.closing(either_server.client()) as client:
                 stats: Any = client.info("commandstats")
                 assert stats["cmdstat_eval"]["calls"] == 1 and stats["cmdstat_evalsha"]["calls"] == 11
                 assert client.script_exists(__import__("hashlib").sha1(SCRIPT).hexdigest()) == [True]
