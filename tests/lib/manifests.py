@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,13 +19,24 @@ Object = dict[str, Any]
 Build = Callable[[str], list[Object]]
 
 
-def crd_files(channel: str) -> list[Path]:
-    """The CRDs of Gateway API, "standard" or "experimental", where a checkout has them beside itself; none where it has not."""
+@cache
+def crd_folder() -> Path | None:
+    """Where the CRDs of Gateway API are: beside the checkout, or in the release's Go module, which go brings; None without either."""
     for above in ROOT.parents[:2]:
-        found = sorted((above / "shared" / "gateway-api" / channel).glob("gateway.networking.k8s.io_*.yaml"))
-        if found:
-            return found
-    return []
+        if (above / "shared" / "gateway-api" / "standard").is_dir():
+            return above / "shared" / "gateway-api"
+    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if go is None:
+        return None
+    command = [go, "mod", "download", "-json", "sigs.k8s.io/gateway-api"]
+    done = subprocess.run(command, cwd=ROOT / "tools" / "gateway-crds", capture_output=True, text=True, timeout=120)
+    return Path(json.loads(done.stdout)["Dir"]) / "config" / "crd" if done.returncode == 0 else None
+
+
+def crd_files(channel: str) -> list[Path]:
+    """The CRDs of Gateway API, "standard" or "experimental"; none where they cannot be had."""
+    folder = crd_folder()
+    return sorted((folder / channel).glob("gateway.networking.k8s.io_*.yaml")) if folder else []
 
 
 def kustomize_command() -> list[str] | None:

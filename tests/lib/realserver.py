@@ -56,7 +56,7 @@ def why_not() -> str:
     if shutil.which("etcd") is None:
         return "etcd is not installed (Debian: etcd-server)"
     if not crd_files("standard"):
-        return "the CRDs of Gateway API are not beside this checkout: shared/gateway-api"
+        return "no CRDs of Gateway API: neither beside this checkout, in shared/gateway-api, nor by go"
     return ""
 
 

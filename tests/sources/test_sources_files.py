@@ -41,15 +41,9 @@ def with_its_files(path: Path, directory: Path) -> Path:
 def test_every_configuration_of_ours_loads_and_builds(path: Path, tmp_path: Path) -> None:
     loaded = load(with_its_files(path, tmp_path))
     assert loaded.config is not None
-    assert [problem.text() for problem in loaded.problems if problem.severity == "error"] == []
-    assert all(problem.line for problem in loaded.problems)
+    assert [problem.text() for problem in loaded.problems] == []
     model = build(loaded.config)
     assert model.listeners and model.routes and model.clusters
-
-
-def test_only_the_reference_holds_what_is_not_served_yet(tmp_path: Path) -> None:
-    for path in CONFIGS:
-        assert bool(load(with_its_files(path, tmp_path)).problems) == (path.name == "reference.yaml"), path.name
 
 
 def test_the_reference_has_every_key_of_the_language() -> None:
