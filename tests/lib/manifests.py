@@ -21,7 +21,7 @@ Build = Callable[[str], list[Object]]
 
 @cache
 def crd_folder() -> Path | None:
-    """Where the CRDs of Gateway API are: beside the checkout, or in the release's Go module, which go brings; None without either."""
+    """Where the CRDs of Gateway API are: beside the checkout, or in the release's Go module, which go brings; else None."""
     for above in ROOT.parents[:2]:
         if (above / "shared" / "gateway-api" / "standard").is_dir():
             return above / "shared" / "gateway-api"
