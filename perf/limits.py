@@ -180,8 +180,9 @@ async def burst(port: int, seconds: float, *, connections: int = 32, gap: float 
         _, client = await loop.create_connection(lambda: Client(seen, gap, ends), "127.0.0.1", port)
         clients.append(client)
     await asyncio.gather(*(client.done for client in clients))
-    # From the first request to the last answer: what came meanwhile is what the limit can speak of.
-    seen.took = max(at + took for at, took in seen.latencies) - min(at for at, _ in seen.latencies) if seen.latencies else 0.0
+    # From the first request to the last one: a limit can let nobody through while nobody asks.
+    begun = [at for at, _ in seen.latencies]
+    seen.took = max(begun) - min(begun) if begun else 0.0
     return seen
 
 
@@ -252,7 +253,7 @@ def accuracy(bench: Bench, store: Store) -> None:
                      "denied": got.denied, "failed": got.failed}
                 )  # fmt: skip
                 print(
-                    f"{mode:6} {workers} workers {pattern:7} {got.allowed:7,} of {ideal:9,.1f} allowed: {share:6.2f} %; "
+                    f"{mode:6} {workers} workers {pattern:7} {got.allowed:7,} of {ideal:7,} allowed: {share:6.2f} %; "
                     f"{got.denied:,} denied, {got.failed} failed",
                     flush=True,
                 )
@@ -260,8 +261,7 @@ def accuracy(bench: Bench, store: Store) -> None:
         shares = [row["share"] for row in rows if row["mode"] == mode]
         failed = sum(row["failed"] for row in rows if row["mode"] == mode)
         note = f"{failed} failed" if failed else f"{mode}, {len(shares)} runs of {seconds:g} s"
-        # Less than one request of a run is rounding.
-        low = min(shares) + 100 / min(row["ideal"] for row in rows) if shares and not failed else None
+        low = min(shares) if shares and not failed else None
         few = None if low is None else max(0.0, 100 - low)
         many = None if low is None else max(0.0, max(shares) - 100)
         bench.verdicts.append(Verdict("accuracy", Bar(100 - least, unit="% too few"), few, note))
@@ -269,12 +269,17 @@ def accuracy(bench: Bench, store: Store) -> None:
     bench.found["accuracy"] = rows
 
 
-async def pattern_of(port: int, how: str, seconds: float) -> tuple[Seen, float]:
+def allowed_in(seconds: float) -> int:
+    """Whole requests that a full bucket and its rate let through in so long."""
+    return int(RATE + BURST + RATE * seconds)
+
+
+async def pattern_of(port: int, how: str, seconds: float) -> tuple[Seen, int]:
     """What clients saw, and what the limit allows meanwhile: a full bucket first, and then its rate."""
     if how == "steady":
         seen = await burst(port, seconds)
-        return seen, RATE + BURST + RATE * seen.took
-    total, ideal, ends = Seen(), 0.0, time.monotonic() + seconds
+        return seen, allowed_in(seen.took)
+    total, ideal, ends = Seen(), 0, time.monotonic() + seconds
     length, period = (0.5, 2.0) if how == "bursty" else (0.2, 2.0)
     while time.monotonic() < ends:
         if how == "aligned":
@@ -283,7 +288,7 @@ async def pattern_of(port: int, how: str, seconds: float) -> tuple[Seen, float]:
         began = time.monotonic()
         seen = await burst(port, length)
         # The bucket is full again before the next: the period is long enough.
-        ideal += RATE + BURST + RATE * seen.took
+        ideal += allowed_in(seen.took)
         total.allowed += seen.allowed
         total.denied += seen.denied
         total.failed += seen.failed
