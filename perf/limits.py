@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +20,13 @@ import uvloop
 from perf.children import process_tree, resident_bytes, wait_until
 from perf.figures import Bar, Sample, Verdict, cell_table, judge, median, orders
 from perf.gateways import OURS, Gateway
-from perf.load import wrk
+from perf.load import Load, wrk
 from perf.machine import find_tool, free_ports
 
 if TYPE_CHECKING:
     from perf.bench import Bench
 
-STRICT_CPU = Bar(1.60, "no limit")
+COSTS = {"limited": Bar(1.10, "no limit"), "refused": Bar(0.60, "no limit"), "strict": Bar(1.60, "no limit")}
 STRICT_TRIPS = Bar(0.05, unit="round trips per request")
 ACCURACY = {"strict": (100.0, 102.0), "leased": (98.0, 102.0)}
 STOPPED_FIRST = Bar(10, unit="ms of p99 more")
@@ -34,6 +34,8 @@ STOPPED_THEN = Bar(1, unit="ms of p99 more")
 KEYS_MEMORY = Bar(1, unit="MiB more")
 KEYS_LEFT = Bar(0, unit="keys left")
 CELLS = {
+    "limited": "a leased limit, all allowed, 64 connections, against no limit; ours against ours",
+    "refused": "a limit that refuses all, 64 connections, against no limit; ours against ours",
     "strict": "a strict limit, all allowed, 64 connections, against no limit; ours against ours",
     "accuracy": "what strict and leased limits let through at 1, 2 and 4 workers, by steady, bursty and aligned load",
     "stopped": "a strict limit whose store is stopped under load",
@@ -53,6 +55,7 @@ rateLimits: [{limits}]
 routes: [{{name: all, rules: [{{rateLimits: [{named}], backendRefs: [{{name: origin}}]}}]}}]
 clusters: [{{name: origin, endpoints: ["127.0.0.1:{origin}"]}}]
 """
+Around = Callable[[Sample | None], None]
 # Every request with a key of its own.
 LUA = """\
 local n = 0
@@ -194,35 +197,72 @@ def run_loop(work: Callable[[], Awaitable[Any]]) -> Any:
         return runner.run(run())
 
 
-def strict(bench: Bench, store: Store) -> None:
-    gateways = {
-        "no limit": start(bench, store, "limits-none", ""),
-        "strict": start(bench, store, "limits-strict", "limit: {requests: 1000000, per: 1s}, mode: strict"),
-    }
+def against_none(
+    bench: Bench,
+    cell: str,
+    with_limit: Gateway | None,
+    none: Gateway | None,
+    *,
+    refused: bool = False,
+    around: Around | None = None,
+) -> None:
+    """Bursts in turns on ours with a limit, whose column is called like the cell, and without one. `refused`: 429 is the answer
+    that is right. `around` is called before and after each burst on the limit."""
+    gateways = {"no limit": none, cell: with_limit}
     samples: dict[str, list[Sample]] = {name: [] for name in gateways}
-    trips: list[float] = []
-    if all(gateways.values()) and find_tool("wrk"):
 
-        def send(gateway: Gateway, seconds: float) -> Any:
-            return wrk(gateway.port, seconds=seconds, connections=64).run(bench.children, bench.cores.load, seconds)
+    def send(name: str, gateway: Gateway, seconds: float) -> Load:
+        load = wrk(gateway.port, seconds=seconds, connections=64).run(bench.children, bench.cores.load, seconds)
+        return replace(load, bad_status=load.done - load.bad_status) if refused and name == cell else load
 
-        for gateway in gateways.values():
-            assert gateway is not None
-            send(gateway, 1)
-        for names in orders(list(gateways), bench.options.rounds):
+    running = {name: gateway for name, gateway in gateways.items() if gateway is not None}
+    if len(running) == len(gateways) and find_tool("wrk"):
+        for name, gateway in running.items():
+            send(name, gateway, 1)
+        for names in orders(list(running), bench.options.rounds):
             for name in names:
-                gateway = gateways[name]
-                assert gateway is not None
-                before = trips_of(gateway)
-                samples[name].append(bench.sample(gateway, lambda gateway=gateway: send(gateway, bench.options.seconds)))
-                if name == "strict":
-                    trips.append((trips_of(gateway) - before) / max(1, samples[name][-1].done))
-        print(cell_table(samples, {}, "strict"))
-        print(f"\n{median(trips):.4f} round trips per request", flush=True)
+                gateway = running[name]
+                if around and name == cell:
+                    around(None)
+                burst = lambda name=name, gateway=gateway: send(name, gateway, bench.options.seconds)  # noqa: E731
+                samples[name].append(bench.sample(gateway, burst))
+                if around and name == cell:
+                    around(samples[name][-1])
+        print(cell_table(samples, {}, cell), flush=True)
     stop(bench, *gateways.values())
-    bench.verdicts.append(judge("strict", STRICT_CPU, samples["strict"], samples["no limit"]))
+    bench.verdicts.append(judge(cell, COSTS[cell], samples[cell], samples["no limit"]))
+    bench.found[cell] = {"samples": {n: [asdict(s) for s in each] for n, each in samples.items()}}
+
+
+def limited(bench: Bench, store: Store) -> None:
+    with_limit = start(bench, store, "limits-limited", "limit: {requests: 1000000, per: 1s}, key: [clientAddress]")
+    against_none(bench, "limited", with_limit, start(bench, store, "limits-none", ""))
+
+
+def refused(bench: Bench, store: Store) -> None:
+    # The first request, of the burst that is not counted, is all that this day has.
+    with_limit = start(bench, store, "limits-refused", "limit: {requests: 1, per: 24h}, key: [clientAddress]")
+    against_none(bench, "refused", with_limit, start(bench, store, "limits-none", ""), refused=True)
+
+
+def strict(bench: Bench, store: Store) -> None:
+    with_limit = start(bench, store, "limits-strict", "limit: {requests: 1000000, per: 1s}, mode: strict")
+    trips: list[float] = []
+    before = 0.0
+
+    def around(sample: Sample | None) -> None:
+        nonlocal before
+        assert with_limit is not None
+        if sample is None:
+            before = trips_of(with_limit)
+        else:
+            trips.append((trips_of(with_limit) - before) / max(1, sample.done))
+
+    against_none(bench, "strict", with_limit, start(bench, store, "limits-none", ""), around=around)
+    if trips:
+        print(f"\n{median(trips):.4f} round trips per request", flush=True)
     bench.verdicts.append(Verdict("strict", STRICT_TRIPS, median(trips) if trips else None))
-    bench.found["strict"] = {"samples": {n: [asdict(s) for s in each] for n, each in samples.items()}, "trips": trips}
+    bench.found["strict"]["trips"] = trips
 
 
 def trips_of(gateway: Gateway) -> float:
@@ -378,5 +418,8 @@ def run(bench: Bench, cells: list[str]) -> None:
         return
     for cell in wanted:
         print(f"\n## {cell}: {CELLS[cell]}\n", flush=True)
-        {"strict": strict, "accuracy": accuracy, "stopped": stopped, "keys": keys}[cell](bench, store)
+        run_cell = {
+            "limited": limited, "refused": refused, "strict": strict, "accuracy": accuracy, "stopped": stopped, "keys": keys,
+        }[cell]  # fmt: skip
+        run_cell(bench, store)
     bench.children.stop(store.child)
