@@ -67,7 +67,10 @@ class Kubernetes(Part, frozen=True):
     zone: Annotated[str, Doc("Zone that this gateway runs in, for topology hints")] = ""
     service: Annotated[
         Annotated[str, Meta(pattern=r"^(|[-a-z0-9.]+/[-a-z0-9.]+)$")],
-        Doc("namespace/name of the gateway's own Service, whose addresses the statuses of Gateways and Ingresses show"),
+        Doc(
+            "namespace/name of the gateway's own Service: statuses of Gateways and Ingresses show its addresses, and a rate limit "
+            "of mode local is shared among its ready pods"
+        ),
     ] = ""
     addresses: Annotated[
         tuple[str, ...], Doc("What they show when that Service has none, or none is named: IP addresses, host names")

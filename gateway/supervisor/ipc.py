@@ -109,6 +109,8 @@ class Settings(Message, tag="settings"):
     drain_timeout_ms: int = 30_000
     redis: RedisAddress | None = None
     """The store of global rate limits."""
+    replicas: int = 1
+    """Gateways that share the limits of mode local, this one among them."""
 
 
 class Snapshot(Message, tag="snapshot"):

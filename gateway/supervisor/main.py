@@ -131,7 +131,7 @@ class Supervisor:
         if self._live is not None:
             from gateway.sources.kubernetes.live import Outlet
 
-            self._outlet = Outlet(self.reconciler.reload, self.reconciler.retarget, self._is_settled, self._shut_ports)
+            self._outlet = Outlet(self.reconciler.reload, self.reconciler.retarget, self._is_settled, self._shut_ports, self._share)
             self._start(self._live.follow(self._outlet))
         await self._stop.wait()
         await self._leave()
@@ -210,6 +210,11 @@ class Supervisor:
         await self.reconciler.reload(why)
         if self._live is not None and self._outlet is not None:
             self._live.after_load(self._outlet)
+
+    def _share(self) -> None:
+        """There may be other replicas of this gateway than before."""
+        if self._fleet is not None and self.reconciler.current is not None:
+            self._fleet.apply_settings(self._settings(self.reconciler.current))
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -330,6 +335,7 @@ class Supervisor:
             log_level=self._level,
             drain_timeout_ms=int(config.drain.timeout),
             redis=parse_redis_url(config.redis.url) if config.redis is not None and _asks_a_store(config) else None,
+            replicas=self._live.replicas() if self._live is not None else 1,
         )
 
     async def _watch(self) -> None:
@@ -497,8 +503,7 @@ class Supervisor:
     def set_log_level(self, level: str) -> None:
         self._level = level
         log_setup.set_level(level)
-        if self._fleet is not None and self.reconciler.current is not None:
-            self._fleet.apply_settings(self._settings(self.reconciler.current))
+        self._share()
 
     async def connections(self, limit: int) -> list[dict[str, Any]]:
         if self._fleet is None:

@@ -217,6 +217,8 @@ class Worker:
                 self._access_log.close()
             self._access_log = self._open_log(settings.log_path) if is_on else None
         self._engine.set_log(settings.log_format, settings.log_sample)
+        if settings.replicas != self._settings.replicas:
+            self._engine.set_replicas(settings.replicas)
         self._settings = settings
 
     async def _mind_store(self) -> None:

@@ -181,6 +181,47 @@ def test_from_the_first_object_to_the_last_request(cluster: Cluster) -> None:
         assert not lease["spec"].get("holderIdentity"), "given back at the end"
 
 
+def own_pods(*hosts: str) -> str:
+    endpoints = ", ".join(f"{{addresses: [{host}], conditions: {{ready: true}}}}" for host in hosts)
+    return f"""
+kind: EndpointSlice
+metadata: {{name: me-x, labels: {{kubernetes.io/service-name: me}}}}
+addressType: IPv4
+endpoints: [{endpoints}]
+ports: [{{port: 80, name: ""}}]
+"""
+
+
+def test_replicas_share_a_local_limit(cluster: Cluster) -> None:
+    port = spare_port()
+    section: dict[str, Any] = {"kubernetes": {**cluster.section, "service": "default/me"}, "drain": {"delay": "0s"}}
+    to = {"type": "RequestRedirect", "requestRedirect": {"hostname": "elsewhere.test"}}
+    section |= {
+        "rateLimits": [{"name": "few", "limit": {"requests": 12, "per": "1h"}, "key": ["header:x-key"], "mode": "local"}],
+        "listeners": [{"name": "own", "address": f"127.0.0.1:{port}", "rateLimits": ["few"]}],
+        "routes": [{"name": "own", "listeners": ["own"], "rules": [{"filters": [to]}]}],
+    }
+    cluster.config.write_text(json.dumps(section))
+    keys = iter(range(1000))
+
+    def allowed() -> int:
+        key = str(next(keys))
+        return sum(request(f"127.0.0.1:{port}", "/", headers={"x-key": key})[0] == 302 for _ in range(14))
+
+    cluster.apply(CLASS, own_pods("10.9.0.1", "10.9.0.2", "10.9.0.3"))
+    with Gateway(cluster.config) as running:
+        assert allowed() == 4
+        revision = running.revision
+        cluster.apply(own_pods("10.9.0.1", "10.9.0.2"))
+        wait_until(lambda: allowed() == 6)
+        # A worker that begins now knows it too.
+        known = set(running.serving())
+        for worker in known:
+            os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: not known & set(running.serving()) and len(running.serving()) == len(known))
+        assert allowed() == 6 and running.revision == revision
+
+
 def test_a_cold_start_without_the_api_server_waits_and_says_for_what(cluster: Cluster) -> None:
     port, api = spare_port(), cluster.server.port
     with cluster.origin("one") as one:

@@ -39,7 +39,7 @@ def open_fds() -> int:
 
 def test_every_message_arrives_as_it_was_sent_and_in_order() -> None:
     down: list[ipc.Down] = [
-        ipc.Settings(log_format="json", log_sample=0.25),
+        ipc.Settings(log_format="json", log_sample=0.25, replicas=3),
         ipc.Endpoints({2**64 - 1: [(b"10.0.0.1", 80, 1, b"a"), (b"/run/s", 0, 2, b"")], 0: []}),
         ipc.TLS(
             3,

@@ -70,6 +70,8 @@ class Outlet:
     """Whether every worker has acknowledged what was published last."""
     shut_ports: Callable[[], Mapping[int, str]] = dict
     """Ports that could not be opened, and why."""
+    share: Callable[[], None] = lambda: None
+    """There may be another number of replicas."""
 
 
 @dataclass(slots=True, eq=False)
@@ -328,6 +330,8 @@ class LiveSource:
             refs, services = self._refs, self._services
             self._refs, self._services = set(), set()
             self._changed.clear()
+            if not refs or self._own() in services:
+                outlet.share()
             if not refs:
                 await self._retarget(outlet, services)
                 continue
@@ -437,6 +441,24 @@ class LiveSource:
         if not any(each.type == "Programmed" and each.status == "True" for one in listeners for each in one.conditions):
             conditions = _unprogrammed(conditions, "no listener of it is open")
         return msgspec.structs.replace(status, listeners=listeners, conditions=conditions)
+
+    # ---- other replicas ----
+
+    def _own(self) -> tuple[str, str]:
+        """Namespace and name of the Service in front of this gateway; empty words when none is named."""
+        namespace, _, name = self.settings.service.partition("/")
+        return namespace, name
+
+    def replicas(self) -> int:
+        """Gateways behind that Service that are ready; 1 when it is not known. A pod with two addresses has one in each family."""
+        if not self.settings.service:
+            return 1
+        ready: dict[str, set[str]] = {}
+        for each in self.holding.store.all(EndpointSlice):
+            if (each.metadata.namespace, each.service) == self._own():
+                able = (one for one in each.endpoints or () if one.addresses and one.conditions.ready is not False)
+                ready.setdefault(each.address_type, set()).update(one.addresses[0] for one in able)
+        return max([1, *(len(found) for found in ready.values())])
 
     # ---- what people ask ----
 
