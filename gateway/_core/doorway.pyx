@@ -29,7 +29,7 @@ from gateway._core.faults cimport F_PROXY_HEADER, F_TLS_NOT
 from gateway._core.h2_downstream cimport H2Downstream
 from gateway._core.plane cimport SCRATCH, Plane
 from gateway._core.proxy_protocol cimport ProxyHeader, parse_proxy_header
-from gateway._core.router cimport find_listener
+from gateway._core.router cimport find_listener, find_tunnel
 from gateway._core.seam cimport Pollable
 from gateway._core.snapshot cimport NONE, ListenerRec, PortRec, Snapshot, id64
 from gateway._core.sys cimport AF_INET, AF_INET6, EPOLLERR, SHUT_WR, close, inet_ntop, shutdown, ssize_t
@@ -50,7 +50,7 @@ from gateway._core.tls cimport (
     transport_send,
 )
 from gateway._core.tunnel cimport RawDownstream
-from gateway._core.types cimport uint8_t, uint32_t, uint64_t
+from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
 
 cdef enum:
     LINGER_MS = 2000       # how long a client may take to see why it was refused
@@ -59,6 +59,7 @@ cdef enum:
     PROTOCOL_HTTPS = 1
     PROTOCOL_TLS = 2       # passed through
     PROTOCOL_TCP = 3
+    PROTOCOL_ENDED = 4     # TLS that ends here, and whose bytes are carried on
 
 cdef bytes PLAIN = (
     b"HTTP/1.1 400 Bad Request\r\n"
@@ -204,30 +205,36 @@ cdef class Doorway(Pollable):
         else:
             self.refuse(alert_of(step))
 
-    cdef void choose(self, const ClientHello *hello) noexcept:
-        """Listener and certificate for the name that the client asks for; then the handshake begins.
+    cdef uint32_t find(self, const ClientHello *hello) noexcept:
+        """The listener for the name that the client asks for, or NONE.
 
         A client that names nothing gets the listener without hostname, or the port's first one.
         """
-        cdef Snapshot snapshot = self.plane.binding.snapshot
         cdef const PortRec *port = self.acceptor.borrow_port()
+        cdef uint32_t found
+        if port == NULL:
+            return NONE
+        found = find_listener(self.plane.binding.snapshot, self.acceptor.port, hello.name, hello.name_n)
+        return port.listeners if found == NONE and hello.name_n == 0 else found
+
+    cdef void choose(self, const ClientHello *hello) noexcept:
+        """Listener and certificate for the name that the client asks for; then the handshake begins."""
+        cdef Snapshot snapshot = self.plane.binding.snapshot
         cdef const ListenerRec *listener
-        cdef uint32_t found = NONE
-        if port != NULL:
-            found = find_listener(snapshot, self.acceptor.port, hello.name, hello.name_n)
-            if found == NONE and hello.name_n == 0:
-                found = port.listeners
+        cdef uint32_t found = self.find(hello)
         if found == NONE:
             self.plane.counters.bump(S_TLS_NO_NAME, 1)
             self.refuse(ALERT_UNRECOGNIZED_NAME)
             return
         listener = &snapshot.listeners[found]
-        if listener.protocol == PROTOCOL_TLS:
+        self.carries = listener.protocol == PROTOCOL_ENDED
+        if listener.protocol == PROTOCOL_TLS or self.carries and not self.choose_protocol(found, hello):
+            # where no route has the name, the tunnel says so: there is no use in a handshake
             self.carry(found, hello)
             return
         self.promised = id64(listener.id_lo, listener.id_hi)
         self.server = self.plane.servers.get(self.promised)
-        if listener.protocol != PROTOCOL_HTTPS or self.server is None:
+        if listener.protocol != PROTOCOL_HTTPS and not self.carries or self.server is None:
             # its certificates are not here (yet)
             self.refuse(ALERT_INTERNAL_ERROR)
             return
@@ -236,9 +243,22 @@ cdef class Doorway(Pollable):
         if self.tls == NULL or tls_feed(self.tls, self.input.data + self.input.start, self.input.end - self.input.start) < 0:
             self.close()
             return
-        in_clear(&self.input)
+        if self.carries:
+            self.tls.own_alpn = True
+            self.tls.alpn = <const uint8_t *> <const char *> self.alpn
+            self.tls.alpn_n = <size_t> len(self.alpn)
+        else:
+            in_clear(&self.input)
         self.state = DOOR_HANDSHAKE
         self.shake_hands()
+
+    cdef bint choose_protocol(self, uint32_t listener, const ClientHello *hello) noexcept:
+        """What the handshake agrees upon (RFC 7301): what the route asks for. False: no route takes the connection."""
+        cdef Span offered
+        if find_tunnel(self.plane.binding.snapshot, listener, hello, &offered) == NONE:
+            return False
+        self.alpn = bytes([offered.n]) + offered.p[:offered.n] if offered.n else b""
+        return True
 
     cdef void shake_hands(self) noexcept:
         cdef int step = tls_handshake(self.tls, self.fd)
@@ -256,6 +276,11 @@ cdef class Doorway(Pollable):
         self.plane.counters.bump(S_TLS_HANDSHAKES, 1)
         if tls_is_resumed(self.tls):
             self.plane.counters.bump(S_TLS_RESUMED, 1)
+        # an end that came along with the last flight was told to this doorway: whoever goes on has to look
+        self.tls.drained = False
+        if self.carries:
+            self.carry_clear()
+            return
         if self.server.asks_client and self.plane.read_certificate is not None:
             certificate = tls_certificate(self.tls)
             if certificate is not None:
@@ -266,9 +291,6 @@ cdef class Doorway(Pollable):
         """The connection speaks HTTP from here on: HTTP/2 when ALPN says so."""
         cdef H1Downstream down
         cdef Tls *tls = self.tls
-        if tls != NULL:
-            # an end that came along with the last flight was told to this doorway: whoever goes on has to look
-            tls.drained = False
         if tls != NULL and self.speaks_h2():
             self.tls = NULL
             self.context = None
@@ -295,14 +317,38 @@ cdef class Doorway(Pollable):
         cdef const uint8_t *p = NULL
         return tls_protocol(self.tls, &p) == 2 and p[0] == 104 and p[1] == 50
 
+    cdef void carry_clear(self) noexcept:
+        """TLS ended here; the route is found once more, in the configuration of this moment."""
+        cdef Snapshot snapshot = self.plane.binding.snapshot
+        cdef const ListenerRec *listener
+        cdef ClientHello hello
+        cdef uint32_t found
+        parse_client_hello(self.input.data + self.input.start, self.input.end - self.input.start, &hello)
+        found = self.find(&hello)
+        if found != NONE:
+            listener = &snapshot.listeners[found]
+            if listener.protocol == PROTOCOL_ENDED and id64(listener.id_lo, listener.id_hi) == self.promised:
+                self.carry(found, &hello)
+                return
+        # the listener that this was promised is gone
+        self.end_with(NULL, 0)
+
     cdef void carry(self, uint32_t listener, const ClientHello *hello) noexcept:
-        """The connection goes to an endpoint as it is, with all that was read of it."""
+        """The connection goes to an endpoint: what comes out of its TLS, or, without, as it is with all that was read of it."""
         cdef RawDownstream raw = RawDownstream.new(self.acceptor)
+        cdef size_t n = 0 if self.tls != NULL else self.input.end - self.input.start
         raw.address = self.address
         raw.opened_ms = self.opened_ms
+        raw.tls = self.tls
+        if self.tls != NULL:
+            self.tls.alpn = NULL
+            self.tls.alpn_n = 0
+        self.tls = NULL
+        self.context = None
+        self.server = None
         self.plane.wheel.disarm(&self.timer)
         self.state = DOOR_CLOSED
-        if raw.take_over(self, self.input.data + self.input.start, self.input.end - self.input.start):
+        if raw.take_over(self, self.input.data + self.input.start, n):
             raw.begin(listener, hello)
         in_clear(&self.input)
 

@@ -5,7 +5,7 @@
 from gateway._core.client_hello cimport ClientHello
 from gateway._core.headers cimport HeaderBlock
 from gateway._core.snapshot cimport BackendRec, FieldMatch, Row, RuleRec, Snapshot
-from gateway._core.types cimport uint8_t, uint32_t, uint64_t
+from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
 
 cdef struct Decision:
     uint32_t listener      # index of the most specific listener for the host; NONE: none on this port takes it
@@ -18,8 +18,9 @@ cdef void route_request(Snapshot snapshot, uint32_t port, HeaderBlock head, Deci
 cdef uint32_t find_listener(Snapshot snapshot, uint32_t port, const uint8_t *name, size_t n) noexcept nogil
 # Index of the port with this id; NONE when the snapshot has it no more.
 cdef uint32_t find_port(Snapshot snapshot, uint32_t id_lo, uint32_t id_hi) noexcept nogil
-# Index of the rule for whole connections that begin with this hello (NULL: TCP); NONE when no route takes it.
-cdef uint32_t find_tunnel(Snapshot snapshot, uint32_t listener, const ClientHello *hello) noexcept nogil
+# Index of the rule for whole connections that begin with this hello (NULL: TCP); NONE when no route takes it. *offered: the protocol for
+# which the route has it, of those that the client offers; empty when it asks for none. The text is the snapshot's.
+cdef uint32_t find_tunnel(Snapshot snapshot, uint32_t listener, const ClientHello *hello, Span *offered) noexcept nogil
 # A backend of the rule by weight (Gateway API: a weight of 0 takes nothing); NULL when there is nothing to take.
 cdef const BackendRec *pick_backend(Snapshot snapshot, const RuleRec *rule, uint64_t random) noexcept nogil
 

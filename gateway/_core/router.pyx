@@ -421,7 +421,7 @@ cdef bint is_offered(Snapshot s, const Row *row, const ClientHello *hello) noexc
     return hello != NULL and has_alpn(hello, wanted.p, <size_t> wanted.n)
 
 
-cdef uint32_t find_tunnel(Snapshot snapshot, uint32_t listener, const ClientHello *hello) noexcept nogil:
+cdef uint32_t find_tunnel(Snapshot snapshot, uint32_t listener, const ClientHello *hello, Span *offered) noexcept nogil:
     cdef HostKeys keys
     cdef const ListenerRec *at = snapshot.listeners + listener
     cdef const PathSlot *slot
@@ -443,6 +443,9 @@ cdef uint32_t find_tunnel(Snapshot snapshot, uint32_t listener, const ClientHell
         if slot != NULL:
             for row in range(slot.rows + slot.exact_n, slot.rows + slot.exact_n + slot.prefix_n):
                 if is_offered(snapshot, &snapshot.rows[row], hello):
+                    offered.n = 0
+                    if snapshot.rows[row].headers_n:
+                        offered[0] = snapshot.borrow(snapshot.matches[snapshot.rows[row].matches].value)
                     return snapshot.rows[row].rule
 
 

@@ -77,7 +77,7 @@ cdef struct ListenerRec:
     Str hostname           # lower case; empty: any. "*.example.com" keeps its star
     uint32_t port          # index of its PortRec
     uint32_t port_number
-    uint32_t protocol      # 0 HTTP, 1 HTTPS, 2 TLS, 3 TCP
+    uint32_t protocol      # 0 HTTP, 1 HTTPS, 2 TLS that is passed through, 3 TCP, 4 TLS that is ended and carried on
     uint32_t trusted_hops
     uint32_t limits        # index of its LimitsRec
     uint32_t hosts         # first slot of its host table (host -> vhost)

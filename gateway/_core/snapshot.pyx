@@ -242,7 +242,7 @@ cdef int verify_listener(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
         return flawed(flaw, SEC_LISTENERS, i, b"port")
     if listener.port_number > 65535:
         return flawed(flaw, SEC_LISTENERS, i, b"port_number")
-    if listener.protocol > 3:
+    if listener.protocol > 4:
         return flawed(flaw, SEC_LISTENERS, i, b"protocol")
     if listener.limits >= s.counts[SEC_LIMITS]:
         return flawed(flaw, SEC_LISTENERS, i, b"limits")
@@ -688,7 +688,7 @@ cdef class Snapshot:
                 "name": self.text_of(listener.name),
                 "address": self.text_of(self.ports[listener.port].address),
                 "hostname": self.text_of(listener.hostname),
-                "protocol": ("HTTP", "HTTPS", "TLS", "TCP")[listener.protocol],
+                "protocol": ("HTTP", "HTTPS", "TLS", "TCP", "TLS, ended")[listener.protocol],
                 "hosts": self.describe_hosts(listener.hosts, listener.hosts_mask),
             })
         clusters = []

@@ -42,6 +42,9 @@ cdef struct Tls:
     uint32_t batch         # bytes that outward held when they were sealed, and what was said since
     uint32_t credited      # plain bytes of these that were told as sent already
     int reason             # why the handshake failed: OpenSSL's reason code, 0 when the other side was gone
+    const uint8_t *alpn    # with own_alpn: as in Shown, of this connection alone; borrowed until the handshake is done
+    size_t alpn_n          # 0: nothing is chosen, whatever the client offers
+    bint own_alpn
     bint drained           # the last receive emptied the kernel
     bint unread            # the last SSL_read may have left plain text behind
     bint grown             # the BIOs have grown beyond what an idle connection may keep

@@ -120,6 +120,7 @@ cdef dict SLOTS = {
     "OPENSSL_malloc": <uintptr_t> &OPENSSL_malloc,
 }
 cdef uint8_t *wire = NULL      # WIRE bytes: ciphertext on its way in, gathered plain text on its way out; never across two calls
+cdef Tls *shaking = NULL       # whose handshake OpenSSL is in: its callbacks are told of the context alone
 cdef str loaded = ""
 cdef object borrowed = None    # cryptography's module, kept: its functions are called
 
@@ -166,6 +167,11 @@ cdef int select_protocol(
     cdef const uint8_t *ours = shown.alpn
     cdef const uint8_t *end = ours + shown.alpn_n
     cdef unsigned int i
+    if shaking != NULL and shaking.own_alpn:
+        if shaking.alpn_n == 0:
+            return CALLBACK_NOTHING
+        ours = shaking.alpn
+        end = ours + shaking.alpn_n
     while ours < end:
         i = 0
         while i < offered_n and i + 1 + offered[i] <= offered_n:
@@ -397,10 +403,13 @@ cdef int receive(Tls *tls, int fd) noexcept nogil:
 
 
 cdef int tls_handshake(Tls *tls, int fd) noexcept nogil:
+    global shaking
     cdef int done
     cdef int took
     while True:
+        shaking = tls
         done = SSL_do_handshake(tls.ssl)
+        shaking = NULL
         took = SSL_get_error(tls.ssl, done) if done != 1 else 0
         count_outward(tls)
         if done != 1 and took != WANT_READ:

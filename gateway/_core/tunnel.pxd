@@ -1,8 +1,9 @@
-# tunnel.pxd - level 8: a client's connection that is carried to an endpoint byte for byte: TCP listeners, TLS that is passed through.
+# tunnel.pxd - level 8: a client's connection that is carried to an endpoint byte for byte: TCP listeners, TLS that is passed through, and
+#   what comes out of TLS that ends here.
 #
 #   RawDownstream (the client's socket)  <->  Tunnel (who, where, how long)  <->  H1Upstream in UP_TUNNEL (the endpoint's socket)
 #
-# Owns: RawDownstream the descriptor, what came before there was anywhere to send it, unwritten output; Tunnel a Binding (a reference: the
+# Owns: RawDownstream the descriptor and its TLS, what came before there was anywhere to send it, unwritten output; Tunnel a Binding (a reference: the
 #   snapshot stays as it was when the connection began) and the lease of a connection that is never shared and never goes back to the pool.
 # Called by: doorway (open, take_over, begin, refuse), upstream and pool (through seam.Flow), the wheel. Calls: pool, upstream.
 # Invariants: a connection is dialled for each tunnel; nothing is read from the client before it is up; every tunnel ends in `log`, exactly
@@ -17,6 +18,7 @@ from gateway._core.seam cimport Downstream, Flow, Pollable, Upstream
 from gateway._core.snapshot cimport BackendRec, LimitsRec, RuleRec
 from gateway._core.sys cimport ssize_t
 from gateway._core.timers cimport Timer
+from gateway._core.tls cimport Tls
 from gateway._core.types cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum RawState:
@@ -34,7 +36,8 @@ cdef class RawDownstream(Downstream):
     cdef Plane plane
     cdef Acceptor acceptor
     cdef Tunnel tunnel     # None once it is over
-    cdef Timer timer       # FLUSH and LINGER
+    cdef Timer timer       # FLUSH and LINGER; with TLS also OPEN: memory is given back
+    cdef Tls *tls          # NULL in the clear, and where TLS is passed through
     cdef InBuf input       # what the doorway had read; sent first
     cdef OutQueue out
     cdef Address address
@@ -54,7 +57,7 @@ cdef class RawDownstream(Downstream):
     cdef RawDownstream new(Acceptor acceptor)
     # An accepted descriptor. False: it could not be watched, and is closed.
     cdef bint open(self, int fd) noexcept
-    # The descriptor of a doorway, and what that had read. False when memory is out: closed.
+    # The descriptor of a doorway, and what that had read; its TLS is set before. False when memory is out: closed.
     cdef bint take_over(self, Pollable door, const uint8_t *p, size_t n) noexcept
     # Carries the connection to an endpoint of the listener's route for the hello (NULL: TCP). listener: index in the binding in use.
     cdef void begin(self, uint32_t listener, const ClientHello *hello) noexcept
@@ -64,6 +67,9 @@ cdef class RawDownstream(Downstream):
     cdef bint pull(self) noexcept
     cdef void write(self, const uint8_t *p, size_t n) noexcept
     cdef void end_after_flush(self) noexcept
+    cdef bint shut_down(self) noexcept
+    cdef void start_rest(self) noexcept
+    cdef void rest(self) noexcept
     cdef void start_linger(self) noexcept
     cdef void reset(self) noexcept
     cdef void lost(self, uint32_t flag) noexcept
@@ -99,7 +105,7 @@ cdef class Tunnel(Flow):
     cdef Address address           # of the client
     cdef uint8_t name[256]         # from the ClientHello
     cdef uint16_t name_n
-    cdef bint secure               # TLS that is passed through: what fails before it begins is told by an alert
+    cdef bint secure               # the client speaks TLS: what fails before its handshake is told by an alert
     cdef bint opened
     cdef bint leased               # counted in the cluster's and the endpoint's active attempts
     cdef bint request_done         # the client has finished sending

@@ -14,7 +14,6 @@ from gateway._core.buf cimport (
     out_append,
     out_clear,
     out_rest,
-    out_send,
     out_splice,
 )
 from gateway._core.client_hello cimport ALERT_BYTES, ALERT_INTERNAL_ERROR, ALERT_UNRECOGNIZED_NAME, ClientHello, encode_alert
@@ -63,8 +62,17 @@ from gateway._core.sys cimport (
     ssize_t,
 )
 from gateway._core.timers cimport Timer
-from gateway._core.tls cimport IO_AGAIN, transport_recv
-from gateway._core.types cimport FLAG_DC, FLAG_NC, FLAG_NR, FLAG_SI, FLAG_UC, FLAG_UF, FLAG_UH, FLAG_UO
+from gateway._core.tls cimport (
+    IO_AGAIN,
+    tls_close,
+    tls_finish,
+    tls_rest,
+    tls_version,
+    transport_drained,
+    transport_recv,
+    transport_send,
+)
+from gateway._core.types cimport FLAG_DC, FLAG_NC, FLAG_NR, FLAG_SI, FLAG_UC, FLAG_UF, FLAG_UH, FLAG_UO, Span
 from gateway._core.upstream cimport H1Upstream
 
 cdef enum:
@@ -76,7 +84,9 @@ cdef enum:
     TLS_FATAL = 2
     TLS_10 = 0x0301        # what an alert says before a version is agreed upon
     BY_ADDRESS = 4         # ClusterRec.key_kind
-    LISTENER_TLS = 2       # ListenerRec.protocol
+    LISTENER_TLS = 2       # ListenerRec.protocol: passed through
+    LISTENER_ENDED = 4     # ended here
+    REST_MS = 1000         # idle time after which TLS gives back the memory that much at once left it with
 
 cdef tuple STATES = ("", "waiting", "tunnel", "flush", "linger", "closed")
 
@@ -90,6 +100,12 @@ cdef void make_reset(int fd) noexcept nogil:
     reset.l_onoff = 1
     reset.l_linger = 0
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
+
+
+cdef void pass_cut(const Tls *source, Tls *target) noexcept nogil:
+    """An end without close_notify may be somebody else's doing (RFC 8446 §6.1): where it goes on in TLS, it goes on without, too."""
+    if source != NULL and source.cut and target != NULL:
+        target.is_shut = True
 
 
 cdef ssize_t over_with(OutQueue *queue, size_t *pulled, ssize_t got) noexcept nogil:
@@ -111,6 +127,8 @@ cdef class RawDownstream(Downstream):
     def __dealloc__(self):
         in_clear(&self.input)
         out_clear(&self.out)
+        if self.tls != NULL:
+            tls_close(self.tls)
 
     @staticmethod
     cdef RawDownstream new(Acceptor acceptor):
@@ -178,7 +196,7 @@ cdef class RawDownstream(Downstream):
             self.readable = True
             if not self.paused:
                 self.read()
-        if events & EPOLLOUT and self.state != RAW_CLOSED and self.out.size:
+        if events & EPOLLOUT and self.state != RAW_CLOSED and (self.out.size or self.tls != NULL and self.tls.waiting):
             self.write(NULL, 0)
 
     cdef void on_ready(self) noexcept:
@@ -190,7 +208,9 @@ cdef class RawDownstream(Downstream):
             self.write(NULL, 0)
 
     cdef void on_timer(self, Timer *timer) noexcept:
-        if self.state == RAW_FLUSH and self.out.size and self.moved >= self.progress + STALL_BYTES:
+        if self.state == RAW_OPEN:
+            self.rest()
+        elif self.state == RAW_FLUSH and self.out.size and self.moved >= self.progress + STALL_BYTES:
             self.progress = self.moved
             self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + STALL_MS)
         else:
@@ -202,33 +222,39 @@ cdef class RawDownstream(Downstream):
         cdef uint8_t *scratch = self.plane.scratch
         cdef ssize_t got
         cdef int left = READS
+        cdef bint told
         if self.full >= MUCH and self.tunnel is not None and self.pull():
             return
         while left:
             left -= 1
-            got = transport_recv(self.fd, NULL, scratch, SCRATCH)
+            got = transport_recv(self.fd, self.tls, scratch, SCRATCH)
             if got > 0:
                 self.plane.counters.bump(S_BYTES_IN, <uint64_t> got)
                 if self.tunnel is not None:
                     self.tunnel.on_request_body(scratch, <size_t> got)
                     if self.state == RAW_CLOSED:
                         return
-                self.full = self.full + 1 if got == SCRATCH and self.full < MUCH else 0
+                if self.tls == NULL:
+                    self.full = self.full + 1 if got == SCRATCH and self.full < MUCH else 0
                 # an end that was told already is not told again: it has to be read
-                if got < SCRATCH and not self.ended:
+                if transport_drained(self.tls, got, SCRATCH) and not self.ended:
                     self.readable = False
+                    self.start_rest()
                     return
                 if self.paused:
                     return
             elif got == IO_AGAIN:
                 self.readable = False
+                self.start_rest()
                 return
             elif got == 0:
                 self.readable = False
+                # told again when the kernel's end comes after that of TLS
+                told = self.eof
                 self.eof = True
                 if self.state == RAW_LINGER:
                     self.close()
-                elif self.tunnel is not None:
+                elif self.tunnel is not None and not told:
                     self.tunnel.on_request_end(None)
                 return
             else:
@@ -313,7 +339,7 @@ cdef class RawDownstream(Downstream):
     # ---- writing -------------------------------------------------------------------------------------------------------
 
     cdef void write(self, const uint8_t *p, size_t n) noexcept:
-        cdef Py_ssize_t sent = out_send(self.fd, &self.out, p, n, False)
+        cdef Py_ssize_t sent = transport_send(self.fd, self.tls, &self.out, p, n, False)
         if sent < 0:
             out_clear(&self.out)
             self.lost(FLAG_DC)
@@ -328,9 +354,33 @@ cdef class RawDownstream(Downstream):
                 self.tunnel.on_downstream_drained()
         if self.out.size == 0:
             if self.state == RAW_FLUSH:
-                self.close()
+                if self.shut_down():
+                    self.close()
             elif self.shut and self.state == RAW_OPEN:
-                shutdown(self.fd, SHUT_WR)
+                self.shut_down()
+            else:
+                self.start_rest()
+
+    cdef void start_rest(self) noexcept:
+        """Much went through: its memory is given back once nothing more comes."""
+        if self.tls != NULL and self.tls.grown and self.state == RAW_OPEN:
+            self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + REST_MS)
+
+    cdef void rest(self) noexcept:
+        cdef H1Upstream upstream = None if self.tunnel is None else <H1Upstream> self.tunnel.upstream
+        if self.tls != NULL:
+            tls_rest(self.tls)
+        if upstream is not None and upstream.tls != NULL:
+            tls_rest(upstream.tls)
+
+    cdef bint shut_down(self) noexcept:
+        """Everything is written: says so. False: close_notify is not with the kernel yet."""
+        if self.tls != NULL:
+            tls_finish(self.tls, self.fd)
+            if self.tls.waiting:
+                return False
+        shutdown(self.fd, SHUT_WR)
+        return True
 
     # ---- the end -------------------------------------------------------------------------------------------------------
 
@@ -391,6 +441,7 @@ cdef class RawDownstream(Downstream):
             "peer": f"{self.address.text[:self.address.n].decode('ascii', 'replace')}:{self.address.port}",
             "listener": self.acceptor.names(),
             "state": STATES[self.state],
+            "tls": tls_version(self.tls).decode() if self.tls != NULL else "",
             "age_ms": self.plane.poller.now_ms - self.opened_ms,
             "requests": 0,
             "queued_bytes": self.out.size,
@@ -417,18 +468,17 @@ cdef class Tunnel(Flow):
 
     cdef void route(self, const ClientHello *hello) noexcept:
         cdef Snapshot snapshot = self.binding.snapshot
-        cdef uint32_t rule
-        self.secure = snapshot.listeners[self.listener].protocol == LISTENER_TLS
+        cdef uint32_t protocol = snapshot.listeners[self.listener].protocol
+        cdef uint32_t rule = NONE
+        cdef Span offered
+        self.secure = protocol == LISTENER_TLS or protocol == LISTENER_ENDED
         self.plane.counters.bump(S_TUNNELS, 1)
-        if self.secure and self.name_n == 0:
-            self.plane.counters.bump(S_TLS_NO_NAME, 1)
-            self.fail(FLAG_NR, b"no_name", ALERT_UNRECOGNIZED_NAME)
-            return
-        rule = find_tunnel(snapshot, self.listener, hello)
+        if protocol != LISTENER_TLS or self.name_n:
+            rule = find_tunnel(snapshot, self.listener, hello, &offered)
         if rule == NONE:
             if self.secure:
                 self.plane.counters.bump(S_TLS_NO_NAME, 1)
-            self.fail(FLAG_NR, b"no_route", ALERT_UNRECOGNIZED_NAME)
+            self.fail(FLAG_NR, b"no_name" if self.secure and self.name_n == 0 else b"no_route", ALERT_UNRECOGNIZED_NAME)
             return
         self.rule = &snapshot.rules[rule]
         self.backend = pick_backend(snapshot, self.rule, self.plane.next_random())
@@ -444,6 +494,7 @@ cdef class Tunnel(Flow):
         cdef int verdict = 0
         cdef uint64_t key = 0
         cdef bint has_key = self.cluster.key_kind == BY_ADDRESS
+        cdef Upstream upstream
         if has_key:
             key = hash64_of(self.address.text, self.address.n)
         self.endpoint = self.cluster.pick(has_key, key, self.tried, self.tried_n)
@@ -459,8 +510,11 @@ cdef class Tunnel(Flow):
         self.tickets += 1
         self.ticket = self.tickets
         # never an idle one: wants_new
-        self.cluster.acquire(self.endpoint, self, self.ticket, &verdict)
-        if verdict == ACQUIRED_FULL:
+        upstream = self.cluster.acquire(self.endpoint, self, self.ticket, &verdict)
+        if upstream is not None:
+            self.ticket = 0
+            self.on_upstream(upstream)
+        elif verdict == ACQUIRED_FULL:
             self.ticket = 0
             self.fail(FLAG_UO, b"overflow", ALERT_INTERNAL_ERROR)
         elif verdict == ACQUIRED_DIAL:
@@ -483,6 +537,11 @@ cdef class Tunnel(Flow):
 
     cdef void on_upstream(self, Upstream upstream) noexcept:
         cdef RawDownstream down = self.down
+        if not isinstance(upstream, H1Upstream):
+            # a stream, of a cluster that requests make speak HTTP/2 too: whole connections cannot be carried in it
+            upstream.cancel()
+            self.fail(FLAG_UF, b"endpoint_speaks_h2", ALERT_INTERNAL_ERROR)
+            return
         self.upstream = upstream
         self.leased = self.opened = True
         self.cluster.active += 1
@@ -562,7 +621,7 @@ cdef class Tunnel(Flow):
     cdef ssize_t pull_response(self, int fd) noexcept:
         cdef RawDownstream down = self.down
         cdef ssize_t got
-        if down is None:
+        if down is None or down.tls != NULL:
             return PULL_NOT
         got = out_splice(&down.out, fd)
         if got > 0:
@@ -583,15 +642,20 @@ cdef class Tunnel(Flow):
     # ---- ends ----------------------------------------------------------------------------------------------------------
 
     cdef void on_request_end(self, HeaderBlock trailers) noexcept:
+        cdef H1Upstream upstream = <H1Upstream> self.upstream
         self.request_done = True
         self.active_ms = self.plane.poller.now_ms
+        if upstream is not None:
+            pass_cut(self.down.tls, upstream.tls)
         if self.upstream_done:
             self.finish()
-        elif self.upstream is not None:
-            self.upstream.finish_request(None)
+        elif upstream is not None:
+            upstream.finish_request(None)
 
     cdef void on_response_end(self, HeaderBlock trailers) noexcept:
         # asked more than once when the kernel tells the end more than once
+        if not self.upstream_done and self.down is not None:
+            pass_cut((<H1Upstream> self.upstream).tls, self.down.tls)
         self.upstream_done = True
         self.active_ms = self.plane.poller.now_ms
         if self.request_done:
@@ -656,6 +720,9 @@ cdef class Tunnel(Flow):
         if upstream is not None:
             if reset:
                 make_reset(upstream.fd)
+                if (<H1Upstream> upstream).tls != NULL:
+                    # nor is it told that this was all
+                    (<H1Upstream> upstream).tls.is_shut = True
             upstream.cancel()
 
     cdef void finish(self) noexcept:
@@ -678,7 +745,7 @@ cdef class Tunnel(Flow):
         self.down = None
         self.drop_upstream(True)
         if down is not None:
-            if self.secure:
+            if self.secure and down.tls == NULL:
                 down.alert(description)
             else:
                 down.tunnel = None

@@ -24,7 +24,6 @@ from gateway.model.listener import Listener as ListenerSpec
 from gateway.model.names import intersect_hostnames, normal_hostname, normal_origin, normal_path, normal_prefix
 from gateway.model.route import (
     CORS,
-    ROUTE_PROTOCOLS,
     BackendObjectRef,
     BackendRef,
     GRPCRoute,
@@ -38,6 +37,7 @@ from gateway.model.route import (
     TLSRoute,
     asks_for,
     hostnames_of,
+    takes,
 )
 from gateway.model.route import HeaderModifier as HeaderModifierSpec
 from gateway.model.served import filter_gap
@@ -75,6 +75,8 @@ class Listener:
     """Index into Model.ports."""
     port_number: int
     protocol: Literal["HTTP", "HTTPS", "TLS", "TCP"]
+    ends_tls: bool
+    """Always of HTTPS; of TLS, what comes out is carried on. Without, TLS is carried as it is."""
     trusted_hops: int
     limits: Limits
     """Complete: the listener's own over the root's over the defaults. Times are milliseconds and at most LONGEST_MS."""
@@ -397,6 +399,7 @@ def _build_listener(spec: ListenerSpec, ports: dict[str, int], base: Limits, rat
         port=ports[address],
         port_number=number,
         protocol=spec.protocol,
+        ends_tls=spec.ends_tls,
         trusted_hops=spec.trusted_hops,
         limits=msgspec.structs.replace(limits, **cut),
         rates=_rates(spec.rate_limits, rates),
@@ -476,10 +479,10 @@ def _build_route(spec: Served, listeners: tuple[Listener, ...], clusters: dict[s
 
 def _attach(spec: Served, listeners: tuple[Listener, ...]) -> tuple[Attachment, ...]:
     wanted = [normal_hostname(name) for name in hostnames_of(spec)] or [""]
-    protocols = ROUTE_PROTOCOLS[type(spec).__name__]
+    kind = type(spec).__name__
     attachments = []
     for number, listener in enumerate(listeners):
-        if listener.protocol not in protocols or not asks_for(spec, listener.name, listener.port_number):
+        if not takes(kind, listener.protocol, listener.ends_tls) or not asks_for(spec, listener.name, listener.port_number):
             continue
         shared = {both for name in wanted if (both := intersect_hostnames(listener.hostname, name)) is not None}
         if shared:

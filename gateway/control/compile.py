@@ -34,6 +34,8 @@ MAX_WEIGHT = 0xFFFFFFFF
 DEPTH_BITS = 31
 
 PROTOCOLS = {"HTTP": 0, "HTTPS": 1, "TLS": 2, "TCP": 3}
+ENDED = 4
+"""Of a listener of protocol TLS that ends it."""
 ROUTE_KINDS = {"HTTPRoute": 0, "GRPCRoute": 1, "TLSRoute": 2, "TCPRoute": 3}
 POLICIES = {"RoundRobin": 0, "LeastRequest": 1, "Random": 2, "ConsistentHash": 3}
 KEY_KINDS = {"none": 0, "header": 1, "cookie": 2, "query": 3, "clientAddress": 4}
@@ -377,6 +379,7 @@ class _Packer:
     def pack_listener(self, port: int, listener: Listener, vhosts: dict[str, _Vhost]) -> int:
         id_ = name_id("listener", listener.name)
         self.claim("listener", listener.name)
+        protocol = ENDED if listener.protocol == "TLS" and listener.ends_tls else PROTOCOLS[listener.protocol]
         limits = listener.limits
         words = (
             _cut(limits.max_header_count), _cut(limits.max_header_bytes), _cut(limits.max_request_line),
@@ -390,7 +393,7 @@ class _Packer:
         hosts = {_host_key(hostname): self.pack_vhost(_host_key(hostname), vhosts[hostname]) for hostname in sorted(vhosts)}
         return self.add("listeners", (
             id_ & NONE, id_ >> 32, *self.text(listener.name), *self.text(listener.hostname), port, listener.port_number,
-            PROTOCOLS[listener.protocol], listener.trusted_hops, self.limits[words], *self.pack_hosts(hosts),
+            protocol, listener.trusted_hops, self.limits[words], *self.pack_hosts(hosts),
             *self.pack_rates(listener.rates),
         ))  # fmt: skip
 

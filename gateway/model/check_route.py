@@ -48,6 +48,7 @@ from gateway.model.route import (
     TLSRouteRule,
     asks_for,
     hostnames_of,
+    takes,
 )
 from gateway.model.served import filter_gap
 
@@ -104,8 +105,10 @@ def check_route(route: Route, config: Config, path: Path, broken_clusters: Set[s
                     to: Path = (*at, "filters", place, "requestMirror", "backendRef")
                     yield from _check_backend(each.request_mirror.backend_ref, clusters, broken_clusters, to, "copies are not sent")
             yield from check_attached(rule.rate_limits, limits, at)
+        if isinstance(rule, TLSRouteRule | TCPRouteRule):
+            yield from _check_carrying(rule, config, at)
         if isinstance(rule, TLSRouteRule):
-            yield from _check_double_tls(rule, config, at)
+            yield from _check_double_tls(route, rule, config, at)
 
 
 def check_rule(rule: HTTPRouteRule | GRPCRouteRule, path: Path) -> Iterator[Finding]:
@@ -118,7 +121,17 @@ def check_rule(rule: HTTPRouteRule | GRPCRouteRule, path: Path) -> Iterator[Find
         yield Finding((*path, "backendRefs"), "the weights are too large together")
 
 
-def _check_double_tls(rule: TLSRouteRule, config: Config, path: Path) -> Iterator[Finding]:
+def _check_carrying(rule: TLSRouteRule | TCPRouteRule, config: Config, path: Path) -> Iterator[Finding]:
+    speaking = {cluster.name for cluster in config.clusters if cluster.protocol == "HTTP2"}
+    for number, ref in enumerate(rule.backend_refs):
+        if ref.name in speaking:
+            message = f"cluster '{ref.name}' has protocol HTTP2, in which no connection can be carried; its connections are closed"
+            yield warning((*path, "backendRefs", number, "name"), message)
+
+
+def _check_double_tls(route: Route, rule: TLSRouteRule, config: Config, path: Path) -> Iterator[Finding]:
+    if not any(each.protocol == "TLS" and not each.ends_tls and _is_wanted(route, each) for each in config.listeners):
+        return
     encrypted = {cluster.name for cluster in config.clusters if cluster.tls is not None}
     for number, ref in enumerate(rule.backend_refs):
         if ref.name in encrypted:
@@ -128,14 +141,14 @@ def _check_double_tls(rule: TLSRouteRule, config: Config, path: Path) -> Iterato
 
 def _check_attachment(route: Route, config: Config, path: Path) -> Iterator[Finding]:
     kind = type(route).__name__
-    protocols = ROUTE_PROTOCOLS[kind]
+    needed = " or ".join(ROUTE_PROTOCOLS[kind]) + (", or TLS that ends here" if kind == "TCPRoute" else "")
     listeners = {listener.name: listener for listener in config.listeners}
     for number, name in enumerate(route.listeners):
         listener = listeners.get(name)
         if listener is None:
             yield Finding((*path, "listeners", number), absent("listener", name, listeners), drops=False)
-        elif listener.protocol not in protocols:
-            message = f"listener '{name}' has protocol {listener.protocol}; {kind} needs {' or '.join(protocols)}"
+        elif not takes(kind, listener.protocol, listener.ends_tls):
+            message = f"listener '{name}' has protocol {listener.protocol}; {kind} needs {needed}"
             yield Finding((*path, "listeners", number), message, drops=False)
     if route.listeners and route.parent_refs:
         yield Finding((*path, "parentRefs"), "stands beside listeners; one of them says where the route attaches")
@@ -143,11 +156,13 @@ def _check_attachment(route: Route, config: Config, path: Path) -> Iterator[Find
         if ref.section_name is not None and ref.section_name not in listeners:
             at: Path = (*path, "parentRefs", number, "sectionName")
             yield Finding(at, absent("listener", ref.section_name, listeners), drops=False)
-    candidates = [listener for listener in config.listeners if listener.protocol in protocols and _is_wanted(route, listener)]
+    fitting = (listener for listener in config.listeners if takes(kind, listener.protocol, listener.ends_tls))
+    candidates = [listener for listener in fitting if _is_wanted(route, listener)]
     if candidates and not any(_shares_host(route, listener) for listener in candidates):
         yield warning((*path, "hostnames"), "none of its listeners takes any of these hosts, so nothing reaches it")
     elif not candidates and (config.listeners or isinstance(route, TLSRoute | TCPRoute)):
-        yield warning(path, f"attaches to no listener: there is none of protocol {' or '.join(protocols)} that it names")
+        protocols = " or ".join(ROUTE_PROTOCOLS[kind])
+        yield warning(path, f"attaches to no listener: there is none of protocol {protocols} that it names")
 
 
 def _is_wanted(route: Route, listener: Listener) -> bool:

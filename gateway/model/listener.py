@@ -50,7 +50,7 @@ class Listener(Part, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65535), Doc("On every address, IPv6 and IPv4; 0: the kernel chooses")] | None = None
     address: Annotated[str, Doc("ip:port or [v6]:port, instead of port; [::] takes IPv4 too")] | None = None
     protocol: Annotated[
-        Literal["HTTP", "HTTPS", "TLS", "TCP"], Doc("HTTP, HTTPS, TLS (routed by SNI, not decrypted), TCP")
+        Literal["HTTP", "HTTPS", "TLS", "TCP"], Doc("HTTP, HTTPS, TLS (by SNI; with tls it ends here, without it passes on), TCP")
     ] = "HTTP"
     hostname: Annotated[str, Doc("The hosts it answers for: exact or *.suffix; empty: any")] = ""
     proxy_protocol: Annotated[Literal["off", "accept"], Doc("accept: every connection must begin with PROXY v1 or v2")] = "off"
@@ -58,6 +58,11 @@ class Listener(Part, frozen=True):
     tls: ListenerTLS | None = None
     limits: Annotated[LimitsOverride, Doc("Limits that differ from the root's")] | None = None
     rate_limits: Annotated[tuple[str, ...], Doc("Names of rateLimits that count the requests that a route takes")] = ()
+
+    @property
+    def ends_tls(self) -> bool:
+        """Whether clients shake hands with the gateway, and not with whoever stands behind it."""
+        return self.tls is not None
 
 
 def bind_address(listener: Listener) -> tuple[str, int, str]:

@@ -394,7 +394,7 @@ class TCPRoute(TCPRouteSpec, frozen=True, kw_only=True, tag_field="kind", tag="T
     """A TCPRoute of a file."""
 
     name: Annotated[str, Doc("Stands once in the configuration")]
-    listeners: Annotated[tuple[str, ...], Doc("Names of listeners; none: every TCP listener")] = ()
+    listeners: Annotated[tuple[str, ...], Doc("Names of listeners; none: every one of protocol TCP, or TLS with tls")] = ()
     created: Created = ""
 
 
@@ -412,6 +412,11 @@ ROUTE_PROTOCOLS: dict[str, tuple[str, ...]] = {
     "TCPRoute": ("TCP",),
 }
 """Protocols of the listeners that take a kind of route."""
+
+
+def takes(kind: str, protocol: str, ends_tls: bool) -> bool:
+    """Whether a listener takes a kind of route. What comes out of TLS that ends here is a connection as others are."""
+    return protocol in ROUTE_PROTOCOLS[kind] or (kind == "TCPRoute" and protocol == "TLS" and ends_tls)
 
 
 def hostnames_of(route: Route) -> tuple[str, ...]:

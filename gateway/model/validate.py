@@ -18,7 +18,7 @@ from gateway.model.config import Config
 from gateway.model.listener import Limits, LimitsOverride, Listener, bind_address, parse_bind
 from gateway.model.names import hostname_flaw, keyed_flaw, normal_hostname
 from gateway.model.problem import Finding, Path, warning
-from gateway.model.route import TCPRoute, asks_for
+from gateway.model.route import TCPRoute, asks_for, takes
 from gateway.model.tls import ClusterTLS
 from gateway.supervisor.redis_url import parse_redis_url
 
@@ -168,9 +168,9 @@ def _check_listener_tls(listener: Listener, path: Path) -> Iterator[Finding]:
         yield Finding(path, "an HTTPS listener needs tls with certificates")
     if tls is None:
         return
-    if listener.protocol == "TLS":
-        yield Finding((*path, "tls"), "a listener of protocol TLS passes connections on undecrypted; HTTPS is what ends TLS")
-    elif listener.protocol != "HTTPS":
+    if listener.protocol == "TLS" and not tls.certificates:
+        yield Finding((*path, "tls"), "needs certificates to end TLS; without tls the listener passes it on undecrypted")
+    elif listener.protocol not in ("HTTPS", "TLS"):
         yield Finding((*path, "tls"), f"a listener of protocol {listener.protocol} has no tls; HTTPS is meant")
     for number, pair in enumerate(tls.certificates):
         yield from _check_files((*path, "tls", "certificates", number), cert=pair.cert, key=pair.key)
@@ -241,7 +241,8 @@ def _check_tcp_routes(config: Config, left: Config) -> Iterator[Finding]:
             port = bind_address(listener)[1]
         except ValueError:
             continue
-        wanting = [route for route in routes if listener.protocol == "TCP" and asks_for(route, listener.name, port)]
+        is_fit = takes("TCPRoute", listener.protocol, listener.ends_tls)
+        wanting = [route for route in routes if is_fit and asks_for(route, listener.name, port)]
         for route in wanting[1:]:
             message = f"the connections of listener '{listener.name}' go to the TCPRoute '{wanting[0].name}' already"
             yield warning(("routes", numbers[route.name]), message)

@@ -131,7 +131,7 @@ def secure(
     """Looks at all files. places: by (listeners or clusters, name). given: contents of files that are none, such as Secrets."""
     look = _Looking(known, now or datetime.now(UTC), given or {})
     for listener in config.listeners:
-        if listener.protocol == "HTTPS" and listener.tls is not None:
+        if listener.tls is not None:
             look.listener(listener, places["listeners", listener.name])
     for cluster in config.clusters:
         if cluster.tls is not None:

@@ -221,3 +221,45 @@ def test_a_gateway_with_its_processes_carries_tls(shown: ssl.SSLContext, trusted
             port = int(gateway.address("pass").rpartition(":")[2])
             code, said = openssl(port, "-servername", "a.test", "-CAfile", str(trusted), "-verify_return_error")
             assert code == 0 and "hello\n" in said, said
+
+
+@pytest.mark.parametrize("inside", ["clear", "encrypted"])
+def test_a_gateway_with_its_processes_ends_tls_beside_passing_it_on(
+    shown: ssl.SSLContext, authority: trustme.CA, trusted: Path, tmp_path: Path, inside: str
+) -> None:
+    """One port, and the name decides: openssl verifies the gateway's own certificate for one, the origin's for the other."""
+    leaf = authority.issue_cert("*.ended.test")
+    leaf.private_key_pem.write_to_path(tmp_path / "key.pem")
+    leaf.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    with Server(greet, shown) as passed, Server(greet, shown if inside == "encrypted" else None) as origin:
+        config = tls_config(passed.port)
+        config["listeners"][0]["hostname"] = "a.test"
+        tls = {"certificates": [{"cert": "cert.pem", "key": "key.pem"}]}
+        config["listeners"].append(
+            {"name": "ended", "address": "127.0.0.1:0", "protocol": "TLS", "hostname": "*.ended.test", "tls": tls}
+        )
+        config["routes"].append(
+            {
+                "name": "in", "kind": "TLSRoute", "hostnames": ["x.ended.test"], "alpn": ["http/1.1"],
+                "rules": [{"backendRefs": [{"name": "inner"}]}],
+            }
+        )  # fmt: skip
+        cluster: dict[str, Any] = {"name": "inner", "endpoints": [f"127.0.0.1:{origin.port}"]}
+        if inside == "encrypted":
+            cluster["tls"] = {"serverName": "b.test", "ca": str(trusted)}
+        config["clusters"].append(cluster)
+        path = tmp_path / "isthmus.yaml"
+        path.write_text(json.dumps(config))
+        with Gateway(path, workers=1) as gateway:
+            port = int(gateway.address("ended").rpartition(":")[2])
+            verify = ["-CAfile", str(trusted), "-verify_return_error"]
+            for version in ("-tls1_2", "-tls1_3"):
+                named = ["-servername", "x.ended.test", "-verify_hostname", "x.ended.test", "-alpn", "h2,http/1.1"]
+                code, said = openssl(port, *named, version, *verify)
+                assert code == 0 and "hello\n" in said and "ALPN protocol: http/1.1" in said, said
+            code, said = openssl(port, "-servername", "a.test", "-verify_hostname", "a.test", *verify)
+            assert code == 0 and "hello\n" in said, said
+            command = ["curl", "-sS", "--max-time", str(PATIENCE), "--cacert", str(trusted)]
+            command += ["--resolve", f"x.ended.test:{port}:127.0.0.1", f"https://x.ended.test:{port}/"]
+            done = subprocess.run(command, capture_output=True, timeout=2 * PATIENCE, check=False)
+            assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr

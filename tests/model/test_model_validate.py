@@ -62,7 +62,7 @@ def test_an_empty_configuration_is_a_good_one() -> None:
         ),
         (
             {"listeners": [{"name": "a", "port": 1, "protocol": "TLS", "tls": {}}]},
-            "fatal error listeners[0].tls: a listener of protocol TLS passes connections on undecrypted; HTTPS is what ends TLS",
+            "fatal error listeners[0].tls: needs certificates to end TLS; without tls the listener passes it on undecrypted",
         ),
         (
             {"listeners": [{"name": "a", "port": 1, "protocol": "HTTPS", "tls": {"certificates": [{"cert": "", "key": "k"}]}}]},

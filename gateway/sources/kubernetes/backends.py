@@ -42,6 +42,8 @@ class Use:
     """The certificate that is shown to backends."""
     owner: str = ""
     """Whose certificate it is: namespace/name of the Gateway."""
+    is_clear: bool = False
+    """Of a TLSRoute or TCPRoute: what it carries came out of TLS that ended here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ class Backends:
         protocol = port.app_protocol or ""
         is_http2 = use.kind == "GRPCRoute" or protocol in H2C
         is_http = use.kind in ("HTTPRoute", "GRPCRoute")
+        ends_tls = is_http or use.is_clear
         if is_http and is_http2:
             name += "/h2"
         elif not is_http:
@@ -139,11 +142,13 @@ class Backends:
                 self._note(f"!{name}", service, port, use)
                 return Refused("InvalidBackendTLSPolicy", f"{policy.ref.text()}: {state.refused[0].message}")
             # What a tunnel carries is the client's own; a policy is for who ends TLS.
-            tls = state.tls if is_http else None
-        elif protocol in IN_TLS and is_http:
+            tls = state.tls if ends_tls else None
+        elif protocol in IN_TLS and ends_tls:
             self._note(f"!{name}", service, port, use)
             message = f"port {port.port} of {service.ref.text()} speaks TLS ({protocol}); no BackendTLSPolicy says how"
             return Refused("UnsupportedProtocol", message)
+        if tls is not None and not is_http:
+            name += "/tls"
         if tls is not None and use.pair is not None:
             name += f"/as/{use.owner}"
             tls = ClusterTLS(tls.server_name, tls.ca, tls.subject_alt_names, KeyPair(use.pair.cert, use.pair.key))

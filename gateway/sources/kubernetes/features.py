@@ -47,6 +47,8 @@ SERVED = (
     "ReferenceGrant",
     "TCPRoute",
     "TLSRoute",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
 )
 
 

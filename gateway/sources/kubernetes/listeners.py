@@ -26,6 +26,9 @@ PROTOCOL_KINDS = {
 }
 """Kinds of routes that a protocol can take, and with it the protocols that are served."""
 
+ENDED_KINDS = ("TLSRoute", "TCPRoute")
+"""Those of protocol TLS where it ends here."""
+
 
 Protocol = Literal["HTTP", "HTTPS", "TLS", "TCP"]
 
@@ -188,7 +191,7 @@ def _read_set(view: View, listener_set: ListenerSet, state: GatewayState) -> Set
 def _read_entry(view: View, entry: Entry, gateway: Gateway) -> None:
     spec = entry.spec
     entry.bind = view.options.binds.get((entry.gateway.namespace, entry.gateway.name, spec.port), spec.port)
-    known = PROTOCOL_KINDS.get(spec.protocol)
+    known = ENDED_KINDS if _ends_tls(spec) else PROTOCOL_KINDS.get(spec.protocol)
     if known is None:
         entry.refused = Refused("UnsupportedProtocol", f"protocol {spec.protocol} is not served; {', '.join(PROTOCOL_KINDS)} are")
         return
@@ -199,9 +202,10 @@ def _read_entry(view: View, entry: Entry, gateway: Gateway) -> None:
         if wrong:
             entry.unresolved = Refused("InvalidRouteKinds", f"a listener of protocol {spec.protocol} takes no {', '.join(wrong)}")
     if spec.protocol == "TLS":
-        if spec.tls is None or spec.tls.mode != "Passthrough":
-            message = "a listener of protocol TLS passes connections on undecrypted here: mode Passthrough; HTTPS ends TLS"
-            entry.refused = Refused("UnsupportedValue", message)
+        if spec.tls is None or spec.tls.mode not in ("Passthrough", "Terminate"):
+            entry.refused = Refused("UnsupportedValue", "a listener of protocol TLS needs tls of mode Passthrough or Terminate")
+        elif spec.tls.mode == "Terminate":
+            _read_tls(view, entry, None)
     elif spec.protocol == "HTTPS":
         if spec.tls is not None and spec.tls.mode != "Terminate":
             entry.refused = Refused("UnsupportedValue", "an HTTPS listener ends TLS: mode Terminate")
@@ -209,7 +213,13 @@ def _read_entry(view: View, entry: Entry, gateway: Gateway) -> None:
             _read_tls(view, entry, gateway)
 
 
-def _read_tls(view: View, entry: Entry, gateway: Gateway) -> None:
+def _ends_tls(spec: GatewayListener) -> bool:
+    """Of protocol TLS, whose bytes are carried on in the clear."""
+    return spec.protocol == "TLS" and spec.tls is not None and spec.tls.mode == "Terminate"
+
+
+def _read_tls(view: View, entry: Entry, gateway: Gateway | None) -> None:
+    """gateway: what it asks of clients counts; that is for HTTPS alone."""
     pairs: list[KeyFiles] = []
     for ref in entry.spec.tls.certificate_refs if entry.spec.tls else ():
         found = find_pair(view, entry.owner, ref, "InvalidCertificateRef")
@@ -220,10 +230,10 @@ def _read_tls(view: View, entry: Entry, gateway: Gateway) -> None:
     if not pairs:
         entry.is_shut = True
         if entry.unresolved is None or entry.unresolved.reason == "InvalidRouteKinds":
-            entry.unresolved = Refused("InvalidCertificateRef", "an HTTPS listener needs certificateRefs")
+            entry.unresolved = Refused("InvalidCertificateRef", "a listener that ends TLS needs certificateRefs")
     entry.tls = ListenerTLS(
         certificates=tuple(Certificate(pair.cert, pair.key) for pair in pairs),
-        client_certificate=_client_certificate(view, entry, gateway),
+        client_certificate=None if gateway is None else _client_certificate(view, entry, gateway),
     )
 
 

@@ -97,7 +97,7 @@ def translate(store: Store, options: Options | None = None, memo: Memo | None = 
 def translate_endpoints(store: Store, options: Options, service: Ref) -> dict[str, tuple[EndpointSpec, ...]]:
     """Endpoints of each port of a Service, by the name that its clusters begin with: what changes with an EndpointSlice alone.
 
-    A cluster "Service/NAMESPACE/NAME:PORT" and its variants "…:PORT/h2", "…/tcp", "…/as/…" have the same endpoints.
+    A cluster "Service/NAMESPACE/NAME:PORT" and its variants "…:PORT/h2", "…/tcp", "…/tcp/tls", "…/as/…" have the same endpoints.
     """
     view = View(store, options)
     found = view.service(service.namespace, service.name)
@@ -276,9 +276,10 @@ class _Translator:
                 services.append((attachment.parent, attachment.service))
             for entry in attachment.entries:
                 state = gateways.states[entry.gateway]
-                use = Use(kind)
+                is_clear = entry.spec.protocol == "TLS" and entry.tls is not None
+                use = Use(kind, is_clear=is_clear)
                 if state.pair is not None:
-                    use = Use(kind, state.pair, f"{entry.gateway.namespace}/{entry.gateway.name}")
+                    use = Use(kind, state.pair, f"{entry.gateway.namespace}/{entry.gateway.name}", is_clear)
                 names = uses.setdefault(use, [])
                 if entry.name and entry.name not in names:
                     names.append(entry.name)
@@ -296,7 +297,7 @@ class _Translator:
         if bad_hosts:
             return judged
         origin = Origin(route.ref, tuple(outcome.origins))
-        for number, (use, names) in enumerate(sorted(uses.items(), key=lambda item: item[0].owner)):
+        for number, (use, names) in enumerate(sorted(uses.items(), key=lambda item: (item[0].owner, item[0].is_clear))):
             if names:
                 found = made[use]
                 name = _numbered(found.name, number)

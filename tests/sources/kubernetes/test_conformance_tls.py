@@ -74,13 +74,104 @@ def test_tls_route_invalid_backend_refs(ref: str, reason: str) -> None:
     assert set(tunnels(cluster).values()) == {"500"}
 
 
-def test_tls_route_listener_terminate_not_supported() -> None:
-    """TLSRouteListenerTerminateNotSupported."""
+ENDED = "{name: ended, port: 443, protocol: TLS, hostname: abc.example.com, tls: {certificateRefs: [{name: s}]}}"
+BACK = "Service/default/db:443/tcp"
+
+
+def protocols(cluster: Cluster) -> dict[str, tuple[str, bool]]:
+    """Whether listeners end TLS."""
+    return {each.name.rpartition("/")[2]: (each.protocol, each.ends_tls) for each in cluster.model.listeners}
+
+
+def carried_to(cluster: Cluster) -> dict[str, set[str]]:
+    """Listener -> clusters."""
+    found: dict[str, set[str]] = {}
+    for each in cluster.translation.routes:
+        for name in each.listeners:
+            found.setdefault(name.rpartition("/")[2], set()).update(ref.name for rule in each.rules for ref in rule.backend_refs)
+    return found
+
+
+def test_tls_route_terminate_simple_same_namespace() -> None:
+    """TLSRouteTerminateSimpleSameNamespace."""
     cluster = Cluster(
-        gateway(listeners="[{name: t, port: 443, protocol: TLS, tls: {certificateRefs: [{name: s}]}}]"), secret("s", PAIR)
+        gateway(listeners=f"[{ENDED}]"), DB, secret("s", PAIR),
+        route("r", to("db", 443), hosts="[abc.example.com]", kind="TLSRoute"),
+    )  # fmt: skip
+    assert protocols(cluster) == {"ended": ("TLS", True)}
+    assert tunnels(cluster) == {("Gateway/default/gw/ended", "abc.example.com"): "db:443/tcp"}
+    assert cluster.conditions("TLSRoute", "r") == {"Accepted": "True Accepted", "ResolvedRefs": "True ResolvedRefs"}
+    assert cluster.listener_conditions("ended")["ResolvedRefs"] == "True ResolvedRefs"
+
+
+@pytest.mark.parametrize(("kinds", "shown"), [("", ["TLSRoute", "TCPRoute"]), ("[{kind: TLSRoute}]", ["TLSRoute"])])
+def test_tls_route_listener_terminate_supported_kinds(kinds: str, shown: list[str]) -> None:
+    """TLSRouteListenerTerminateSupportedKinds."""
+    allowed = f", allowedRoutes: {{kinds: {kinds}}}}}" if kinds else "}"
+    cluster = Cluster(gateway(listeners=f"[{ENDED[:-1]}{allowed}]"), secret("s", PAIR))
+    assert [each.kind for each in cluster.listener("ended").supported_kinds] == shown
+    assert cluster.listener_conditions("ended")["Accepted"] == "True Accepted"
+
+
+def test_tls_route_mixed_termination_same_namespace() -> None:
+    """TLSRouteMixedTerminationSameNamespace: one port, and the name decides. A route may have both listeners."""
+    cluster = Cluster(
+        gateway(listeners=f"[{ENDED}, {PASS[1:-1]}]"), DB, secret("s", PAIR),
+        route("r", to("db", 443), hosts="[abc.example.com, a.pass.test]", kind="TLSRoute"),
+    )  # fmt: skip
+    assert protocols(cluster) == {"ended": ("TLS", True), "tls": ("TLS", False)}
+    assert tunnels(cluster) == {
+        ("Gateway/default/gw/ended", "abc.example.com"): "db:443/tcp",
+        ("Gateway/default/gw/tls", "a.pass.test"): "db:443/tcp",
+    }
+    for name in ("ended", "tls"):
+        assert cluster.listener_conditions(name)["Accepted"] == "True Accepted"
+        assert cluster.listener(name).attached_routes == 1
+
+
+def test_a_tcp_route_has_what_comes_out_of_tls() -> None:
+    """And nothing of what is passed through."""
+    cluster = Cluster(
+        gateway(listeners=f"[{ENDED}, {PASS[1:-1]}]"), DB, secret("s", PAIR), route("r", to("db", 443), kind="TCPRoute")
     )
-    assert cluster.listener_conditions("t")["Accepted"] == "False UnsupportedValue"
-    assert cluster.listener("t").attached_routes == 0
+    assert tunnels(cluster) == {("Gateway/default/gw/ended", "abc.example.com"): "db:443/tcp"}
+    assert cluster.listener("tls").attached_routes == 0
+
+
+@pytest.mark.parametrize(
+    ("tls", "accepted", "resolved"),
+    [
+        ("{}", "True Accepted", "False InvalidCertificateRef"),
+        ("{certificateRefs: [{name: absent}]}", "True Accepted", "False InvalidCertificateRef"),
+        ("{mode: Halfway, certificateRefs: [{name: s}]}", "False UnsupportedValue", "True ResolvedRefs"),
+    ],
+)
+def test_a_listener_that_cannot_end_tls(tls: str, accepted: str, resolved: str) -> None:
+    cluster = Cluster(gateway(listeners=f"[{{name: t, port: 443, protocol: TLS, tls: {tls}}}]"), secret("s", PAIR))
+    conditions = cluster.listener_conditions("t")
+    assert (conditions["Accepted"], conditions["ResolvedRefs"]) == (accepted, resolved)
+    assert not cluster.model.listeners
+
+
+def test_backend_tls_policy_tls_route_terminate() -> None:
+    """BackendTLSPolicyTLSRouteTerminate: it counts where TLS ended here, and not for what is passed through."""
+    given = (
+        DB, secret("s", PAIR), CA, policy(target="name: db"),
+        route("r", to("db", 443), hosts="[abc.example.com, a.pass.test]", kind="TLSRoute"),
+    )  # fmt: skip
+    cluster = Cluster(gateway(listeners=f"[{ENDED}, {PASS[1:-1]}]"), *given)
+    assert carried_to(cluster) == {"tls": {BACK}, "ended": {f"{BACK}/tls"}}
+    tls = {each.name: each.tls for each in cluster.translation.clusters}
+    assert tls[BACK] is None and tls[f"{BACK}/tls"] is not None and tls[f"{BACK}/tls"].server_name == "abc.example.com"
+
+
+def test_a_port_that_speaks_tls_gets_no_clear_bytes() -> None:
+    cluster = Cluster(
+        gateway(listeners=f"[{ENDED}]"), secret("s", PAIR), service("db", 443, port_more=", appProtocol: tls"),
+        route("r", to("db", 443), hosts="[abc.example.com]", kind="TLSRoute"),
+    )  # fmt: skip
+    assert cluster.conditions("TLSRoute", "r")["ResolvedRefs"] == "False UnsupportedProtocol"
+    assert set(tunnels(cluster).values()) == {"500"}
 
 
 # --- TCPRoute ---

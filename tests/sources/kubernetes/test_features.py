@@ -59,12 +59,12 @@ WITNESSES = {
     "ReferenceGrant": (HTTP, "test_http_route_reference_grant"),
     "TCPRoute": (TLS, "test_tcp_route_attaches_everywhere_and_weighs"),
     "TLSRoute": (TLS, "test_tls_route_simple_same_namespace"),
+    "TLSRouteModeMixed": (TLS, "test_tls_route_mixed_termination_same_namespace"),
+    "TLSRouteModeTerminate": (TLS, "test_tls_route_terminate_simple_same_namespace"),
 }  # fmt: skip
 NOT_SERVED = {
     "GatewayFrontendClientCertificateValidationInsecureFallback": "a certificate that fails would have to be let through",
     "GatewayInfrastructurePropagation": "all Gateways share one data plane: no object is made for any of them",
-    "TLSRouteModeTerminate": "TLS is ended by HTTPS listeners alone",
-    "TLSRouteModeMixed": "as above",
     "UDPRoute": "no datagrams",
 }
 
