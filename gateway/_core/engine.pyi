@@ -73,6 +73,9 @@ class Engine:
         of an exchange in progress phase, method, path, route, cluster, upstream."""
     def describe_clusters(self) -> list[dict[str, Any]]:
         """Clusters with their endpoints: address, weight, active, idle, ejected, ..."""
+    def top_keys(self) -> list[dict[str, Any]]:
+        """The keys that rate limits met most in the last one or two minutes: limit (id), hash, key (text; header, cookie and query
+        values and those of certificates as a digest), requests, refused of them, error (requests that may be other keys'), ms."""
     def take_log(self) -> bytes:
         """The access-log lines gathered since the last call; empty when there are none."""
     def set_log(self, format: str, sample: float) -> None: ...

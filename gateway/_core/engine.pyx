@@ -336,6 +336,10 @@ cdef class Engine:
             })
         return rows
 
+    def top_keys(self):
+        self.plane.poller.refresh()
+        return self.limiter.top.rows(self.plane.poller.now_ms)
+
     def take_log(self):
         self.plane.counters.scalars[<int> S_LOG_DROPPED] = self.plane.log.dropped
         return self.plane.log.take()

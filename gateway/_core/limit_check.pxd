@@ -10,6 +10,7 @@ from cpython.ref cimport PyObject
 from gateway._core.headers cimport HeaderBlock
 from gateway._core.limit_key cimport KeyFacts, LimitKey
 from gateway._core.limit_table cimport Clock, LimitTable, Outcome
+from gateway._core.limit_top cimport TopKeys
 from gateway._core.plane cimport Plane
 from gateway._core.seam cimport Flow, Pollable
 from gateway._core.snapshot cimport RateRec, Snapshot, TermsRec
@@ -48,6 +49,7 @@ cdef struct Taken:         # one limit of one request
     Outcome out
     uint32_t want          # tokens to ask for
     uint32_t ask           # id of the ask that it waits for
+    uint32_t weight        # requests that this one stands for in the top keys; 0: it was not looked at
     uint8_t how
     uint8_t source         # counters.Source
     bint refused
@@ -115,6 +117,7 @@ cdef class LimitCheck:     # the limits of one exchange, which keeps it and uses
 cdef class Limiter(Pollable):
     cdef Plane plane
     cdef LimitTable table
+    cdef TopKeys top
     cdef object asker      # called at the end of a turn in which asks came up; None: there is no store
     cdef uint32_t last_id
     cdef list fresh        # Asks that nobody took yet

@@ -15,6 +15,7 @@ from gateway._core.headers cimport Field, HeaderBlock
 from gateway._core.limit_answer cimport MOST_FACTS, LimitFact, add_limit_fields
 from gateway._core.limit_key cimport KeyFacts, LimitKey, limit_key_of
 from gateway._core.limit_table cimport LEASE_DENIED, LEASE_MS, LEASE_TAKEN, Clock, LimitTable, Outcome
+from gateway._core.limit_top cimport TopKeys
 from gateway._core.plane cimport Plane
 from gateway._core.seam cimport Flow
 from gateway._core.snapshot cimport (
@@ -95,7 +96,10 @@ cdef class LimitCheck:
                 taken.rate = rate
                 taken.how = HOW_NONE
                 taken.refused = taken.is_failure = False
-                taken.ask = taken.want = 0
+                taken.ask = taken.want = taken.weight = 0
+                self.limiter.top.until -= 1
+                if self.limiter.top.until == 0:
+                    taken.weight = self.limiter.top.sample(snapshot, rate, request, facts, &taken.key, self.limiter.plane.poller.now_ms)
                 if rate.cost_header.n:
                     self.charges_after = True
                 self.n += 1
@@ -456,6 +460,7 @@ cdef class Limiter(Pollable):
     cdef Limiter new(Plane plane):
         cdef Limiter limiter = Limiter.__new__(Limiter)
         limiter.plane = plane
+        limiter.top = TopKeys()
         limiter.fresh = []
         limiter.out = {}
         limiter.joinable = {}
@@ -473,6 +478,8 @@ cdef class Limiter(Pollable):
 
     cdef void count(self, const Taken *taken, int decision) noexcept:
         self.plane.counters.limit(id64(taken.rate.id_lo, taken.rate.id_hi)).decisions[decision * SOURCES + taken.source] += 1
+        if taken.weight and decision != DECISION_ALLOWED:
+            self.top.refuse(id64(taken.rate.id_lo, taken.rate.id_hi), &taken.key, taken.weight)
 
     # ---- asking
 

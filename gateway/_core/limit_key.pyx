@@ -240,6 +240,15 @@ cdef bint limit_key_of(Snapshot snapshot, const RateRec *rate, HeaderBlock reque
     return True
 
 
+cdef uint64_t digest_of(Span value) noexcept nogil:
+    cdef Sip sip
+    cdef LimitKey key
+    start_key(&sip, 0)
+    sip_add(&sip, value.p, value.n)
+    end_key(&sip, &key)
+    return key.hi
+
+
 def key_of(uint64_t limit_id, parts):
     cdef Sip sip
     cdef uint8_t room[PART_ROOM]

@@ -30,7 +30,7 @@ SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:",
 }
-MAX_CONNECTION_ROWS = 10_000
+MAX_ROWS = 10_000
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -42,6 +42,12 @@ def _json(value: Any, status: int = 200) -> web.Response:
 
 def _text(text: str, status: int = 200) -> web.Response:
     return web.Response(text=text + "\n", status=status)
+
+
+def _limit_of(request: web.Request, usual: int) -> int:
+    with contextlib.suppress(ValueError):
+        return min(max(int(request.query.get("limit", "")), 0), MAX_ROWS)
+    return usual
 
 
 def host_is_allowed(host: str, is_loopback: bool) -> bool:
@@ -93,6 +99,7 @@ class AdminServer:
             ("GET", "/snapshot", self._snapshot, "the compiled snapshot in use"),
             ("GET", "/clusters", self._clusters, "clusters and endpoints: state and counts"),
             ("GET", "/connections", self._connections, "live connections (?limit=N)"),
+            ("GET", "/limits/top", self._top_keys, "keys that rate limits met most in the last minutes (?limit=N of each)"),
             ("GET", "/loglevel", self._get_level, "the log level; PUT a new one as the body"),
             ("PUT", "/loglevel", self._put_level, ""),
         ]
@@ -183,10 +190,10 @@ class AdminServer:
         return _json(await self._state.clusters())
 
     async def _connections(self, request: web.Request) -> web.Response:
-        limit = 1000
-        with contextlib.suppress(ValueError):
-            limit = min(max(int(request.query.get("limit", "1000")), 0), MAX_CONNECTION_ROWS)
-        return _json(await self._state.connections(limit))
+        return _json(await self._state.connections(_limit_of(request, 1000)))
+
+    async def _top_keys(self, request: web.Request) -> web.Response:
+        return _json(await self._state.top_keys(_limit_of(request, 20)))
 
     async def _get_level(self, request: web.Request) -> web.Response:
         return _text(self._state.log_level())

@@ -40,6 +40,9 @@ class State(Protocol):
     async def connections(self, limit: int) -> list[Row]:
         """Live downstream connections of all workers."""
 
+    async def top_keys(self, limit: int) -> list[Row]:
+        """Rate limits with the keys that they met most lately, so many of each; no value that may be a secret."""
+
     def log_level(self) -> str:
         """The level in use."""
 

@@ -90,13 +90,20 @@ def render(stats: dict[str, Any]) -> Group:
             Text(row["name"]), str(len(row["endpoints"])), short(row["requests_per_s"]), short(row["active"]), short(row["idle"]),
             short(row["retries"]), short(row["failures"]), Text(short(row["ejected"]), style="red" if row["ejected"] else ""),
         )  # fmt: skip
+    keys = _table("RATE LIMIT", "KEY", ">REQ/S", ">REQUESTS", ">REFUSED")
+    for limit in stats["rate_limits"][:10]:
+        for row in limit["keys"]:
+            keys.add_row(
+                Text(limit["name"]), Text(row["key"]), short(row["requests_per_s"]), short(row["requests"]),
+                Text(short(row["refused"]), style="yellow" if row["refused"] else ""),
+            )  # fmt: skip
     workers = _table(">WORKER", ">PID", "STATE", ">CONNECTIONS", ">MEMORY", ">RESTARTS")
     for row in stats["workers"]:
         workers.add_row(
             str(row["slot"]), str(row["pid"]), Text(row["state"], style="" if row["state"] == "serving" else "red"),
             short(row["connections"]), f"{row['rss_kib'] / 1024:.1f} MiB", str(row["restarts"]),
         )  # fmt: skip
-    for table in (routes, clusters, workers):
+    for table in (routes, clusters, keys, workers):
         if table.row_count:
             parts.extend((Text(), table))
     return Group(*parts)

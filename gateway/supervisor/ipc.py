@@ -166,7 +166,7 @@ class Describe(Message, tag="describe"):
     """A question for the admin port, answered by a Description with the same number."""
 
     number: int
-    what: str  # "clusters" | "connections"
+    what: str  # "clusters" | "connections" | "limits"
     limit: int = 1000
 
 

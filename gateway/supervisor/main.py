@@ -35,7 +35,7 @@ from gateway.sources.watch import watch
 from gateway.supervisor import ipc
 from gateway.supervisor.adopt import Adopted
 from gateway.supervisor.cpus import granted_cpus
-from gateway.supervisor.describe import merge_clusters
+from gateway.supervisor.describe import merge_clusters, merge_top
 from gateway.supervisor.redis_url import parse_redis_url
 from gateway.supervisor.secrets import hold_keys
 from gateway.supervisor.sockets import Listeners, split_address
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.supervisor")
 
 SAMPLE_EVERY_S = 1.0
+TOP_KEYS = 5                 # of each rate limit, in the live numbers
 LONGEST_SLEEP_S = 600.0      # between two looks at the clock
 TICKET_KEYS_S = 12 * 3600.0  # so long a worker's key for session tickets is used
 
@@ -513,6 +514,11 @@ class Supervisor:
     async def clusters(self) -> list[dict[str, Any]]:
         return merge_clusters(await self._fleet.describe("clusters")) if self._fleet is not None else []
 
+    async def top_keys(self, limit: int) -> list[dict[str, Any]]:
+        if self._fleet is None or self.reconciler.current is None or not self.reconciler.current.config.rate_limits:
+            return []
+        return merge_top(await self._fleet.describe("limits"), self._names, limit)
+
     async def stats(self) -> dict[str, Any]:
         numbers = self._sampler.numbers()
         sums = {self._names[id_][1]: row for id_, row in numbers.pop("cluster_sums").items() if id_ in self._names}
@@ -530,6 +536,7 @@ class Supervisor:
             "problems": [_problem_row(problem) for problem in self.reconciler.problems],
             **numbers,
             "clusters": self._cluster_rows(sums, await self.clusters()),
+            "rate_limits": await self.top_keys(TOP_KEYS),
             "workers": [slot.row() for slot in self._slots()],
             "listeners": [
                 {

@@ -308,6 +308,8 @@ class Worker:
             rows = self._engine.describe_clusters()
         elif order.what == "connections":
             rows = self._engine.describe_connections(order.limit)
+        elif order.what == "limits":
+            rows = self._engine.top_keys()
         else:
             rows = []
         self._channel.send(ipc.Description(order.number, [_plain(row) for row in rows]))

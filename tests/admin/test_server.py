@@ -45,6 +45,9 @@ class Double:
     def snapshot(self) -> dict[str, Any]:
         return {"revision": 3}
 
+    async def top_keys(self, limit: int) -> list[dict[str, Any]]:
+        return [{"name": "few", "keys": [limit]}]
+
     async def clusters(self) -> list[dict[str, Any]]:
         return [{"name": "a", "id": 2**63 + 1}]
 
@@ -105,6 +108,10 @@ def test_metrics_say_their_format_and_json_pages_are_json() -> None:
             ("/config/certificates", [{"listener": "web", "names": ["a.test"], "not_after": "2030-01-01T00:00:00Z"}]),
             ("/snapshot", {"revision": 3}),
             ("/clusters", [{"name": "a", "id": 2**63 + 1}]),
+            ("/limits/top", [{"name": "few", "keys": [20]}]),
+            ("/limits/top?limit=3", [{"name": "few", "keys": [3]}]),
+            ("/limits/top?limit=-3", [{"name": "few", "keys": [0]}]),
+            ("/limits/top?limit=x", [{"name": "few", "keys": [20]}]),
             ("/stats", {"ready": True}),
         ):
             answer = await session.get(base + path)

@@ -21,6 +21,7 @@ TESTED_BY = {
     "gateway/_core/h2test.pyx": "core/test_hpack.py",  # it is the tests' door into the codecs of HTTP/2
     "gateway/_core/affinity.pyx": "e2e/test_balancing.py",
     "gateway/_core/limit_check.pyx": "wire/test_wire_rate_store.py",
+    "gateway/_core/limit_top.pyx": "wire/test_wire_top_keys.py",
     "gateway/_core/grpc.pyx": "wire/test_wire_h2.py",
     "gateway/_core/grpc_web.pyx": "wire/test_wire_grpc_web.py",
     "gateway/_core/h2_downstream.pyx": "wire/test_wire_h2.py",
