@@ -45,7 +45,7 @@ cdef struct Tls:
     const uint8_t *alpn    # with own_alpn: as in Shown, of this connection alone; borrowed until the handshake is done
     size_t alpn_n          # 0: nothing is chosen, whatever the client offers
     bint own_alpn
-    bint drained           # the last receive emptied the kernel
+    bint drained           # this tls_recv asked the kernel, and emptied it
     bint unread            # the last SSL_read may have left plain text behind
     bint grown             # the BIOs have grown beyond what an idle connection may keep
     bint cut               # the other side ended without close_notify (RFC 8446 §6.1): what has no other end is not complete

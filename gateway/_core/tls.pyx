@@ -437,6 +437,8 @@ cdef ssize_t tls_recv(Tls *tls, int fd, uint8_t *p, size_t n) noexcept nogil:
     cdef char *rest = NULL
     # After the handshake, and after a read that filled its buffer, there may be something without asking the kernel.
     cdef bint may_have = tls.unread or BIO_get_mem_data(tls.inward, &rest) > 0
+    # What was true of the call before says nothing now: more may have come since, and been told to a reader that was paused.
+    tls.drained = False
     while True:
         if may_have:
             while got < n:
