@@ -169,7 +169,7 @@ def test_truncation_and_noise_are_refused() -> None:
         ("listeners", "hostname_off", 0xFFFFFFFF),
         ("listeners", "port", 2),
         ("listeners", "port_number", 65536),
-        ("listeners", "protocol", 4),
+        ("listeners", "protocol", 5),
         ("listeners", "limits", 1),
         ("listeners", "hosts_mask", 0xFFFF),
         ("vhosts", "host_n", 1 << 31),
