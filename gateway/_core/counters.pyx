@@ -168,6 +168,26 @@ cdef inline void release(uint64_t *state, size_t words) noexcept nogil:
     memset(state + 1, 0, (words - 1) * 8)
 
 
+cdef inline uint64_t *claim_named(Claims *claims, uint64_t *first, size_t words_n, uint64_t id) noexcept nogil:
+    """The series of a kind whose words begin with its state and one id; claimed on first use."""
+    cdef uint32_t at = <uint32_t> mixed(id) & claims.mask
+    cdef uint32_t i = claims.slots[at]
+    cdef uint64_t *series
+    while i:
+        series = first + i * words_n
+        if series[1] == id:
+            return series
+        at = (at + 1) & claims.mask
+        i = claims.slots[at]
+    i = take_index(claims)
+    series = first + i * words_n
+    if i:
+        claims.slots[at] = i
+        series[1] = id
+        claim(series)
+    return series
+
+
 cdef class Counters:
     def __dealloc__(self):
         free(self.series_claims.slots)
@@ -314,40 +334,10 @@ cdef class Counters:
         return s
 
     cdef ClusterSeries *cluster(self, uint64_t id) noexcept nogil:
-        cdef Claims *claims = &self.cluster_claims
-        cdef uint32_t at = <uint32_t> mixed(id) & claims.mask
-        cdef uint32_t i = claims.slots[at]
-        cdef ClusterSeries *c
-        while i:
-            if self.clusters[i].cluster == id:
-                return &self.clusters[i]
-            at = (at + 1) & claims.mask
-            i = claims.slots[at]
-        i = take_index(claims)
-        c = &self.clusters[i]
-        if i:
-            claims.slots[at] = i
-            c.cluster = id
-            claim(&c.state)
-        return c
+        return <ClusterSeries *> claim_named(&self.cluster_claims, <uint64_t *> self.clusters, CLUSTER_WORDS, id)
 
     cdef LimitSeries *limit(self, uint64_t id) noexcept nogil:
-        cdef Claims *claims = &self.limit_claims
-        cdef uint32_t at = <uint32_t> mixed(id) & claims.mask
-        cdef uint32_t i = claims.slots[at]
-        cdef LimitSeries *l
-        while i:
-            if self.limits[i].limit == id:
-                return &self.limits[i]
-            at = (at + 1) & claims.mask
-            i = claims.slots[at]
-        i = take_index(claims)
-        l = &self.limits[i]
-        if i:
-            claims.slots[at] = i
-            l.limit = id
-            claim(&l.state)
-        return l
+        return <LimitSeries *> claim_named(&self.limit_claims, <uint64_t *> self.limits, LIMIT_WORDS, id)
 
     cdef void observe(self, RequestSeries *series, uint64_t duration_us, uint64_t bytes_in, uint64_t bytes_out) noexcept nogil:
         cdef int i = 0

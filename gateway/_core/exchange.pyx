@@ -339,11 +339,7 @@ cdef class Exchange(Flow):
     cdef int phase_send(self) noexcept:
         cdef Upstream upstream = self.upstream
         self.leased = True
-        self.cluster.active += 1
-        self.cluster.series.active += 1
-        self.cluster.series.requests += 1
-        if self.endpoint.cluster is not None:
-            self.cluster.balancer.candidates[self.endpoint.index].active += 1
+        self.cluster.begin_attempt(self.endpoint)
         self.attempt_deadline = 0
         if self.rule.backend_timeout:
             self.attempt_deadline = self.plane.poller.now_ms + self.rule.backend_timeout
@@ -699,12 +695,7 @@ cdef class Exchange(Flow):
         if not self.leased:
             return
         self.leased = False
-        self.cluster.active -= 1
-        self.cluster.series.active -= 1
-        if not good:
-            self.cluster.series.failures += 1
-        if self.endpoint.cluster is not None:
-            self.cluster.balancer.candidates[self.endpoint.index].active -= 1
+        self.cluster.end_attempt(self.endpoint, good)
         if counts:
             self.cluster.on_outcome(self.endpoint, good)
 

@@ -97,11 +97,7 @@ cdef class Mirror(Flow):
         self.upstream = upstream
         self.leased = True
         self.stuck = False
-        self.cluster.active += 1
-        self.cluster.series.active += 1
-        self.cluster.series.requests += 1
-        if self.endpoint.cluster is not None:
-            self.cluster.balancer.candidates[self.endpoint.index].active += 1
+        self.cluster.begin_attempt(self.endpoint)
         upstream.lease(self)
         upstream.send_request(self.request, self.request.framing != FRAME_NONE)
         if not self.over and self.upstream is upstream:
@@ -159,12 +155,7 @@ cdef class Mirror(Flow):
         if not self.leased:
             return
         self.leased = False
-        self.cluster.active -= 1
-        self.cluster.series.active -= 1
-        if not good:
-            self.cluster.series.failures += 1
-        if self.endpoint.cluster is not None:
-            self.cluster.balancer.candidates[self.endpoint.index].active -= 1
+        self.cluster.end_attempt(self.endpoint, good)
         if counts:
             self.cluster.on_outcome(self.endpoint, good)
 

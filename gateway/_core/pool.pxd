@@ -107,6 +107,9 @@ cdef class Cluster:
     cdef void on_mux_gone(self, Endpoint endpoint, Mux mux) noexcept
     # A dial came to nothing: the first waiting flow is told.
     cdef void on_dial_failed(self, Endpoint endpoint, int loss) noexcept
+    # An attempt has its connection to the endpoint, and is over: where it is counted. Both are said once an attempt.
+    cdef void begin_attempt(self, Endpoint endpoint) noexcept
+    cdef void end_attempt(self, Endpoint endpoint, bint good) noexcept
     cdef void on_outcome(self, Endpoint endpoint, bint good) noexcept
     # Whether any exchange is on it, or will be.
     cdef bint is_used(self) noexcept

@@ -331,6 +331,21 @@ cdef class Cluster:
         if flow is not None:
             flow.on_no_upstream(loss)
 
+    cdef void begin_attempt(self, Endpoint endpoint) noexcept:
+        self.active += 1
+        self.series.active += 1
+        self.series.requests += 1
+        if endpoint.cluster is not None:
+            self.balancer.candidates[endpoint.index].active += 1
+
+    cdef void end_attempt(self, Endpoint endpoint, bint good) noexcept:
+        self.active -= 1
+        self.series.active -= 1
+        if not good:
+            self.series.failures += 1
+        if endpoint.cluster is not None:
+            self.balancer.candidates[endpoint.index].active -= 1
+
     cdef void on_outcome(self, Endpoint endpoint, bint good) noexcept:
         # An endpoint that was replaced meanwhile has no place in the balancer any more.
         if endpoint.cluster is None:

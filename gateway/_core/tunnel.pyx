@@ -544,11 +544,7 @@ cdef class Tunnel(Flow):
             return
         self.upstream = upstream
         self.leased = self.opened = True
-        self.cluster.active += 1
-        self.cluster.series.active += 1
-        self.cluster.series.requests += 1
-        if self.endpoint.cluster is not None:
-            self.cluster.balancer.candidates[self.endpoint.index].active += 1
+        self.cluster.begin_attempt(self.endpoint)
         # that it takes connections is all that can be said of an endpoint whose bytes nobody understands
         self.cluster.on_outcome(self.endpoint, True)
         self.plane.counters.bump(S_TUNNELS_ACTIVE, 1)
@@ -701,12 +697,7 @@ cdef class Tunnel(Flow):
         if not self.leased:
             return
         self.leased = False
-        self.cluster.active -= 1
-        self.cluster.series.active -= 1
-        if not good:
-            self.cluster.series.failures += 1
-        if self.endpoint.cluster is not None:
-            self.cluster.balancer.candidates[self.endpoint.index].active -= 1
+        self.cluster.end_attempt(self.endpoint, good)
         self.plane.counters.bump(S_TUNNELS_ACTIVE, <uint64_t> -1)
 
     cdef void drop_upstream(self, bint reset) noexcept:
