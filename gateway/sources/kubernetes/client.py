@@ -164,13 +164,17 @@ class ApiClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(_words(error)) from None
 
-    async def watch(self, path: str, params: Mapping[str, str]) -> AsyncIterator[bytes]:
-        """The events of a watch, undecoded, until the server ends it. Unreachable when it breaks off or falls silent."""
+    async def watch(
+        self, path: str, params: Mapping[str, str], on_open: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[bytes]:
+        """The events of a watch, undecoded, until the server ends it; `on_open` is called once it has granted it, however long
+        the first event takes. ApiError for a refusal, Unreachable when it breaks off or falls silent."""
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_WITHIN_S, sock_read=SILENT_AFTER_S)
         try:
             async with await self._send("GET", path, {**params, "watch": "true"}, timeout) as response:
                 if response.status >= 400:
                     raise self._refusal(response, await response.read())
+                on_open()
                 rest = bytearray()
                 async for chunk in response.content.iter_any():
                     begin = len(rest)

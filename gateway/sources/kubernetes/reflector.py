@@ -325,7 +325,9 @@ class Reflector:
         }
         self.facts.watches += 1
         try:
-            events = self.client.watch(self.kind.api_path(self._version, self.namespace), params)
+            path = self.kind.api_path(self._version, self.namespace)
+            # Granted is synced: where nothing happens, the first event may be an hour away.
+            events = self.client.watch(path, params, lambda: self._set(State.SYNCED))
             async with contextlib.aclosing(events) as opened:  # type: ignore[type-var]
                 async for line in opened:
                     seen += 1
@@ -358,4 +360,3 @@ class Reflector:
         self.facts.events += 1
         if place.metadata.resource_version:
             self._place = place.metadata.resource_version
-        self._set(State.SYNCED)

@@ -180,7 +180,8 @@ def test_the_bookmarks_of_kubernetes_move_the_place(monkeypatch: pytest.MonkeyPa
 
 @needs_real
 def test_a_crd_that_comes_late() -> None:
-    """As Kubernetes does it: the paths of a kind are there a moment after its CRD."""
+    """As Kubernetes does it: the paths of a kind are there a moment after its CRD, and its first watches are refused with 429
+    until the server's cache of the kind stands, which it has taken half a minute for."""
     late = Kind(GRPCRoute, "late.isthmus.io", ("v2", "v1"), "grpcroutes", is_required=False)
     (crd,) = [
         each
@@ -201,10 +202,10 @@ def test_a_crd_that_comes_late() -> None:
         task = asyncio.get_running_loop().create_task(follower.run())
         await until(lambda: follower.facts.state is State.MISSING)
         server.control.apply(crd)
-        await until(lambda: follower.facts.state is State.SYNCED)
+        await until(lambda: follower.facts.state is State.SYNCED, 120)
         assert one.holding.versions["GRPCRoute"] == "v1"
         server.control.ask("POST", late.api_path("v1", "default"), route)
-        await until(lambda: one.holding.store.find(Ref("GRPCRoute", "default", "r")))
+        await until(lambda: one.holding.store.find(Ref("GRPCRoute", "default", "r")), 120)
         server.control.ask("DELETE", f"{late.api_path('v1', 'default')}/r")
         await until(lambda: not len(one.holding.store))
         task.cancel()
@@ -248,6 +249,21 @@ def test_while_the_server_is_away_what_is_known_stays() -> None:
             await one.server.put(config_map("a", "2"))
             await one.has(a="2")
             assert one.server.lists("configmaps") == 1 and one.facts.state is State.SYNCED
+
+    asyncio.run(story())
+
+
+@both
+def test_a_server_that_is_back_is_not_away_although_nothing_happens() -> None:
+    async def story() -> None:
+        async with watched(config_map("a")) as one:
+            await one.has(a="1")
+            port, events = one.server.port, one.facts.events
+            await one.server.stop()
+            await until(lambda: one.facts.state is State.AWAY)
+            await one.server.start(port)
+            await until(lambda: one.facts.state is State.SYNCED)
+            assert one.facts.events == events and one.server.lists("configmaps") == 1
 
     asyncio.run(story())
 
