@@ -53,6 +53,7 @@ cdef enum Scalar:          # one word each; names, help and kind stand in counte
     S_SERIES_OTHER               # requests counted in the overflow series
     S_TLS_HANDSHAKES             # with clients, complete
     S_TLS_RESUMED                # of them, those that resumed a session
+    S_TLS_UNVERIFIED             # of them, a client that was let in without a certificate that verifies: mode insecureFallback
     S_TLS_FAILURES               # that came to nothing
     S_TLS_NO_NAME                # of them, no listener has the name that the client asked for
     S_TLS_PLAIN                  # of them, a request without TLS on a port that has it

@@ -73,6 +73,7 @@ SCALARS = (
     ("requests_in_other_series", "counter", "Requests counted in the series _other because the budget of series is spent."),
     ("tls_handshakes", "counter", "TLS handshakes with clients that came to their end."),
     ("tls_handshakes_resumed", "counter", "TLS handshakes with clients that resumed a session."),
+    ("tls_clients_unverified", "counter", "TLS handshakes with clients let in although no certificate of theirs verified."),
     ("tls_handshakes_failed", "counter", "TLS handshakes with clients that came to nothing."),
     ("tls_unknown_names", "counter", "TLS handshakes refused because no listener has the name that the client asked for."),
     ("tls_plain_requests", "counter", "Requests without TLS on ports that have it."),

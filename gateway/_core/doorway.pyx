@@ -23,6 +23,7 @@ from gateway._core.counters cimport (
     S_TLS_NO_NAME,
     S_TLS_PLAIN,
     S_TLS_RESUMED,
+    S_TLS_UNVERIFIED,
 )
 from gateway._core.downstream cimport H1Downstream
 from gateway._core.faults cimport F_PROXY_HEADER, F_TLS_NOT
@@ -262,7 +263,7 @@ cdef class Doorway(Pollable):
 
     cdef void shake_hands(self) noexcept:
         cdef int step = tls_handshake(self.tls, self.fd)
-        cdef bytes certificate
+        cdef bytes certificate = None
         if step == SHAKE_WAIT:
             return
         if step == SHAKE_FAILED:
@@ -278,13 +279,15 @@ cdef class Doorway(Pollable):
             self.plane.counters.bump(S_TLS_RESUMED, 1)
         # an end that came along with the last flight was told to this doorway: whoever goes on has to look
         self.tls.drained = False
+        if self.server.asks_client:
+            certificate = tls_certificate(self.tls)
+            if certificate is None and self.server.lets_through:
+                self.plane.counters.bump(S_TLS_UNVERIFIED, 1)
         if self.carries:
             self.carry_clear()
             return
-        if self.server.asks_client and self.plane.read_certificate is not None:
-            certificate = tls_certificate(self.tls)
-            if certificate is not None:
-                self.certificate = words_of(self.plane.read_certificate, certificate)
+        if certificate is not None and self.plane.read_certificate is not None:
+            self.certificate = words_of(self.plane.read_certificate, certificate)
         self.hand_on()
 
     cdef void hand_on(self) noexcept:

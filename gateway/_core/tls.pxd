@@ -51,6 +51,7 @@ cdef struct Tls:
     bint cut               # the other side ended without close_notify (RFC 8446 §6.1): what has no other end is not complete
     bint is_open           # the handshake is done
     bint is_shut           # close_notify was sent
+    bint distrusted        # something of the other side's certificate failed, and it was let through
 
 cdef enum:
     STAPLES = 4            # kinds of keys that TLS knows: RSA, ECDSA, Ed25519, Ed448
@@ -78,6 +79,7 @@ cdef class ServerTLS:      # what a listener shows to clients; immutable
     cdef dict wild         # b".example.com" -> Credential, for "*.example.com"
     cdef Credential default
     cdef bint asks_client
+    cdef bint lets_through # whose certificate fails is let in, and is nobody
     # The certificate for a name in lower case (RFC 6125 §6.4.3: a star stands for one label); the default when none has it.
     cdef Credential choose(self, const uint8_t *name, size_t n)
 
@@ -112,7 +114,7 @@ cdef void tls_rest(Tls *tls) noexcept nogil
 cdef size_t tls_protocol(Tls *tls, const uint8_t **p) noexcept nogil
 cdef bint tls_is_resumed(Tls *tls) noexcept nogil
 cdef const char *tls_version(Tls *tls) noexcept nogil          # "TLSv1.3"
-# DER of the other side's certificate; None when it showed none.
+# DER of the other side's certificate; None when it showed none, or one that did not verify.
 cdef bytes tls_certificate(Tls *tls)
 # For the next connection to the same endpoint; NULL when there is none. tls_session_free frees it.
 cdef SSL_SESSION *tls_session(Tls *tls) noexcept nogil

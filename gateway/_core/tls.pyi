@@ -16,13 +16,15 @@ class ServerTLS:
         contexts: Sequence[tuple[Sequence[bytes], int, object, Sequence[tuple[int, bytes]]]],
         *,
         asks_client: bool,
+        lets_through: bool = False,
         alpn: bytes,
     ) -> None:
         """contexts: (names, address, owner, ocsp). names: of the certificate, lower case, "*.x" for wildcards. address: of an
         SSL_CTX that no other ServerTLS has; owner: what keeps it alive. ocsp: (address of a certificate of the context, DER of the
         response to staple to it), at most one for each kind of key. The first context is the default. asks_client: whether clients
-        may show a certificate. alpn: the protocols in order of preference, each with its length before it (RFC 7301). Raises
-        ValueError for no context, one that is in use, or too many responses.
+        may show a certificate. lets_through: whether one whose certificate fails is let in, as nobody. alpn: the protocols in order
+        of preference, each with its length before it (RFC 7301). Raises ValueError for no context, one that is in use, or too many
+        responses.
         """
 
 class ClientTLS:

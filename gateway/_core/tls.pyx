@@ -25,9 +25,12 @@ cdef enum:
     CALLBACK_OK = 0        # SSL_TLSEXT_ERR_*
     CALLBACK_FATAL = 2
     CALLBACK_NOTHING = 3
+    VERIFY_PEER = 1        # SSL_VERIFY_*
+    VERIFY_CLIENT_ONCE = 4
 
 ctypedef int (*select_t)(SSL *, const uint8_t **, uint8_t *, const uint8_t *, unsigned int, void *) noexcept nogil
 ctypedef int (*staple_t)(SSL *, void *) noexcept nogil
+ctypedef int (*verify_t)(int, void *) noexcept nogil
 
 cdef SSL *(*SSL_new)(SSL_CTX *) noexcept nogil
 cdef void (*SSL_free)(SSL *) noexcept nogil
@@ -68,6 +71,7 @@ cdef int (*SSL_set_session)(SSL *, SSL_SESSION *) noexcept nogil
 cdef void (*SSL_SESSION_free)(SSL_SESSION *) noexcept nogil
 cdef long (*SSL_CTX_set_mode)(SSL_CTX *, long) noexcept nogil
 cdef void (*SSL_CTX_set_alpn_select_cb)(SSL_CTX *, select_t, void *) noexcept nogil
+cdef void (*SSL_CTX_set_verify)(SSL_CTX *, int, verify_t) noexcept nogil
 cdef long (*SSL_CTX_set_tlsext_status_cb)(SSL_CTX *, staple_t) noexcept nogil
 cdef long (*SSL_CTX_set_tlsext_status_arg)(SSL_CTX *, void *) noexcept nogil
 cdef long (*SSL_set_tlsext_status_ocsp_resp)(SSL *, uint8_t *, int) noexcept nogil
@@ -114,6 +118,7 @@ cdef dict SLOTS = {
     "SSL_SESSION_free": <uintptr_t> &SSL_SESSION_free,
     "SSL_CTX_set_mode": <uintptr_t> &SSL_CTX_set_mode,
     "SSL_CTX_set_alpn_select_cb": <uintptr_t> &SSL_CTX_set_alpn_select_cb,
+    "SSL_CTX_set_verify": <uintptr_t> &SSL_CTX_set_verify,
     "SSL_CTX_set_tlsext_status_cb": <uintptr_t> &SSL_CTX_set_tlsext_status_cb,
     "SSL_CTX_set_tlsext_status_arg": <uintptr_t> &SSL_CTX_set_tlsext_status_arg,
     "SSL_set_tlsext_status_ocsp_resp": <uintptr_t> &SSL_set_tlsext_status_ocsp_resp,
@@ -203,8 +208,18 @@ cdef int staple(SSL *ssl, void *arg) noexcept nogil:
     return CALLBACK_NOTHING
 
 
+cdef int pass_over(int ok, void *store) noexcept nogil:
+    """Lets a verification go on over what failed, and keeps that it did: here, because OpenSSL's own word at its end is about this
+    chain alone, and not about that of a revocation list, say."""
+    if not ok:
+        if shaking == NULL:
+            return 0
+        shaking.distrusted = True
+    return 1
+
+
 cdef class Credential:
-    def __init__(self, address, owner, alpn, ocsp):
+    def __init__(self, address, owner, alpn, ocsp, lets_through):
         cdef bytes der
         attach()
         if address in owned:
@@ -228,6 +243,8 @@ cdef class Credential:
         SSL_CTX_set_alpn_select_cb(self.ctx, select_protocol, &self.shown)
         SSL_CTX_set_tlsext_status_cb(self.ctx, staple)
         SSL_CTX_set_tlsext_status_arg(self.ctx, &self.shown)
+        if lets_through:
+            SSL_CTX_set_verify(self.ctx, VERIFY_PEER | VERIFY_CLIENT_ONCE, pass_over)
 
     def __dealloc__(self):
         if self.ctx != NULL:
@@ -235,13 +252,14 @@ cdef class Credential:
 
 
 cdef class ServerTLS:
-    def __init__(self, contexts, *, asks_client, alpn):
+    def __init__(self, contexts, *, asks_client, lets_through=False, alpn):
         cdef Credential context
         self.exact = {}
         self.wild = {}
         self.asks_client = asks_client
+        self.lets_through = lets_through
         for names, address, owner, ocsp in contexts:
-            context = Credential(address, owner, alpn, ocsp)
+            context = Credential(address, owner, alpn, ocsp, lets_through)
             if self.default is None:
                 self.default = context
             for name in names:
@@ -599,11 +617,14 @@ cdef const char *tls_version(Tls *tls) noexcept nogil:
 
 
 cdef bytes tls_certificate(Tls *tls):
-    cdef void *certificate = SSL_get_peer_certificate(tls.ssl)
+    cdef void *certificate
     cdef BIO *bio
     cdef char *p = NULL
     cdef long n
     cdef bytes der = None
+    if tls.distrusted or SSL_get_verify_result(tls.ssl) != 0:
+        return None
+    certificate = SSL_get_peer_certificate(tls.ssl)
     if certificate == NULL:
         return None
     bio = BIO_new(BIO_s_mem())

@@ -29,7 +29,10 @@ class ClientCertificate(Part, frozen=True):
     """What a listener asks of its clients' certificates."""
 
     ca: Annotated[str, Doc("File with the authorities that may have signed a client's certificate, PEM")] = ""
-    mode: Annotated[Literal["off", "optional", "require"], Doc("Whether a client must show a certificate")] = "require"
+    mode: Annotated[
+        Literal["off", "optional", "require", "insecureFallback"],
+        Doc("Whether a client must show a certificate; insecureFallback lets in whoever shows none, or a bad one, as nobody"),
+    ] = "require"
     depth: Annotated[int, Meta(ge=0, le=16), Doc("Most certificates between a client's own and one of `ca`")] = 4
     crl: Annotated[str, Doc("File with the revocation lists of those authorities, PEM; empty: none is asked")] = ""
 

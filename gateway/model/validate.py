@@ -177,6 +177,9 @@ def _check_listener_tls(listener: Listener, path: Path) -> Iterator[Finding]:
     client = tls.client_certificate
     if client is not None and client.mode != "off" and not client.ca:
         yield Finding((*path, "tls", "clientCertificate"), f"mode {client.mode} needs 'ca'")
+    if client is not None and client.mode == "insecureFallback":
+        message = "lets in clients without a certificate and with one that fails; nothing but the backends tells them apart"
+        yield warning((*path, "tls", "clientCertificate", "mode"), message)
 
 
 def _check_listener_limits(listener: Listener, names: Set[str], path: Path) -> Iterator[Finding]:

@@ -317,7 +317,12 @@ class _Looking:
 
     def _clients(self, client: ClientCertificate, path: KeyPath, base: Path) -> dict[str, Any]:
         bundle = self._bundle((*path, "ca"), base / client.ca)
-        found: dict[str, Any] = {"ca": bundle.digest, "requires": client.mode == "require", "depth": client.depth}
+        found: dict[str, Any] = {
+            "ca": bundle.digest,
+            "requires": client.mode == "require",
+            "lets_through": client.mode == "insecureFallback",
+            "depth": client.depth,
+        }
         return found | self._lists(client.crl, path, base, bundle, "client")
 
     def _lists(self, name: str, path: KeyPath, base: Path, bundle: Bundle, whose: str) -> dict[str, Any]:

@@ -68,6 +68,8 @@ class ServerSide(msgspec.Struct, frozen=True):
     crl_for_all: bool = False
     """Whether there is a list for every authority, so that the whole chain is looked up and not the client's own alone."""
     requires: bool = False
+    lets_through: bool = False
+    """Whether a client whose certificate fails is let in, as one that shows none. Then no session is resumed."""
     depth: int = 4
 
 

@@ -80,7 +80,9 @@ def arrange(pairs: Sequence[Pair]) -> list[tuple[tuple[str, ...], tuple[Pair, ..
 def _server_context(side: ServerSide, pairs: Sequence[Pair], authorities: bytes) -> tuple[SSL.Context, Staples]:
     context = _context(SSL.TLS_SERVER_METHOD, side.min_version)
     options = SSL.OP_CIPHER_SERVER_PREFERENCE | PRIORITIZE_CHACHA
-    context.set_options(options if side.tickets else options | SSL.OP_NO_TICKET)
+    # Whose certificate fails and is let in all the same is verified again with every connection: a session keeps only the last word
+    # of a verification, which is not the whole of it where each failure is passed over.
+    context.set_options(options if side.tickets and not side.lets_through else options | SSL.OP_NO_TICKET)
     # Tickets alone: a cache would keep tens of thousands of sessions for each context, in each worker.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(SESSION_ID)

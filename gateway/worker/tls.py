@@ -88,7 +88,9 @@ class Desk:
             names, context, ocsp = make()
             contexts.append(([name.encode() for name in names], address_of(context), context, ocsp))
             await asyncio.sleep(0)
-        return ServerTLS(contexts, asks_client=bool(side.ca), alpn=wire_protocols(PROTOCOLS))
+        return ServerTLS(
+            contexts, asks_client=bool(side.ca), lets_through=side.lets_through, alpn=wire_protocols(PROTOCOLS)
+        )
 
     def _client(self, side: ClientSide, bundles: dict[str, bytes]) -> ClientTLS:
         key = (side.ca, side.pair, side.crl)

@@ -60,7 +60,20 @@ listeners:
     tls:
       clientCertificate: {{ca: tls/root.crt, mode: require, depth: 1}}
       certificates: [{{cert: tls/web.crt, key: tls/web.key}}]
+  - name: lax
+    address: 127.0.0.8:0
+    protocol: HTTPS
+    tls:
+      clientCertificate: {{ca: tls/clients.crt, mode: insecureFallback, crl: tls/clients.crl, depth: 0}}
+      certificates: [{{cert: tls/web.crt, key: tls/web.key}}]
+  - name: lax-ended
+    address: 127.0.0.9:0
+    protocol: TLS
+    tls:
+      clientCertificate: {{ca: tls/clients.crt, mode: insecureFallback}}
+      certificates: [{{cert: tls/web.crt, key: tls/web.key}}]
 routes:
+  - {{name: carried, kind: TLSRoute, listeners: [lax-ended], hostnames: [web.test], rules: [{{backendRefs: [{{name: site}}]}}]}}
   - {{name: all, rules: [{{backendRefs: [{{name: site}}]}}]}}
 clusters:
   - {{name: site, endpoints: ["{origin}"]}}
@@ -110,6 +123,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     write_pair(files, "revoked", revoked)
     write_pair(files, "expired", clients.issue("old.test", not_before=days(-9), not_after=days(-1)))
     write_pair(files, "stranger", Authority("Stranger").issue("stranger.test"))
+    write_pair(files, "deep", Authority("Below", is_intermediate_of=clients).issue("deep.test"))
     write_pair(files, "inner", inner.issue("inner.test"))
     write_pair(files, "outer", root.issue("outer.test"))
     (files / "clients.crl").write_bytes(clients.revoke(revoked))
@@ -324,3 +338,46 @@ def test_a_session_of_a_listener_that_asks_nothing_opens_no_other(house: House, 
     said = house.ask("-sess_in", kept, listener="required")
     assert "HTTP/1.1 200" not in said.text and len(house.origin.requests) == before
 
+
+
+# who is let in whatever the certificate says
+
+
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+@pytest.mark.parametrize("who", ["", "stranger", "expired", "revoked", "deep"])
+def test_who_is_not_verified_is_let_in_as_nobody(house: House, who: str, version: str, protocol: str) -> None:
+    """GatewayFrontendClientCertificateValidationInsecureFallback: nothing of a certificate that fails is told."""
+    before = counter(house.gateway, "tls_clients_unverified_total"), counter(house.gateway, "tls_handshakes_failed_total")
+    said = house.fetch(protocol, "--tls-max", version, "-H", FORGED, listener="lax", who=who)
+    assert said.status == 0 and "x-forwarded-client-cert" not in echoed(said)
+    assert counter(house.gateway, "tls_clients_unverified_total") == before[0] + 1
+    assert counter(house.gateway, "tls_handshakes_failed_total") == before[1]
+
+
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_who_is_verified_is_told_where_anybody_is_let_in(house: House, version: str, protocol: str) -> None:
+    before = counter(house.gateway, "tls_clients_unverified_total")
+    said = house.fetch(protocol, "--tls-max", version, "-H", FORGED, listener="lax", who="alice")
+    (value,) = echoed(said)["x-forwarded-client-cert"]
+    assert value.startswith(f"Hash={hashlib.sha256(leaf_der(house.files / 'alice.crt')).hexdigest()};")
+    assert counter(house.gateway, "tls_clients_unverified_total") == before
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("who", ["alice", "stranger"])
+def test_where_anybody_is_let_in_each_connection_is_verified(house: House, who: str, version: str, tmp_path: Path) -> None:
+    """A session says too little of how the verification went, so none is resumed: who comes without a certificate is nobody."""
+    kept = str(tmp_path / "session")
+    shown = "-cert", str(house.files / f"{who}.crt"), "-key", str(house.files / f"{who}.key")
+    first = house.ask(version, *shown, "-sess_out", kept, listener="lax")
+    assert ("x-forwarded-client-cert" in echoed(first)) == (who == "alice")
+    second = house.ask(version, *(["-sess_in", kept] if Path(kept).exists() else []), listener="lax")
+    assert second.value(r"^(New|Reused), ") == "New" and "x-forwarded-client-cert" not in echoed(second)
+
+
+@pytest.mark.parametrize("who", ["", "stranger", "alice"])
+def test_a_connection_that_is_carried_on_is_let_in_too(house: House, who: str) -> None:
+    said = house.fetch("--http1.1", listener="lax-ended", who=who)
+    assert said.status == 0 and "x-forwarded-client-cert" not in echoed(said)

@@ -61,6 +61,11 @@ def test_an_empty_configuration_is_a_good_one() -> None:
             "fatal error listeners[0].tls.clientCertificate: mode require needs 'ca'",
         ),
         (
+            {"listeners": [{"name": "a", "port": 1, "protocol": "TLS", "tls": {"certificates": [{"cert": "c", "key": "k"}],
+                            "clientCertificate": {"ca": "a", "mode": "insecureFallback"}}}]},
+            "warning listeners[0].tls.clientCertificate.mode: lets in clients without a certificate and with one that fails",
+        ),
+        (
             {"listeners": [{"name": "a", "port": 1, "protocol": "TLS", "tls": {}}]},
             "fatal error listeners[0].tls: needs certificates to end TLS; without tls the listener passes it on undecrypted",
         ),

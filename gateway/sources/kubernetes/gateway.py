@@ -62,6 +62,10 @@ class GatewayAddress(Read, frozen=True):
     value: str = ""
 
 
+INSECURE = "AllowInsecureFallback"
+"""Mode of FrontendValidation that lets in whoever shows no certificate, or one that fails."""
+
+
 class FrontendValidation(Read, frozen=True):
     """What is asked of clients' certificates."""
 
@@ -87,6 +91,12 @@ class GatewayFrontend(Read, frozen=True):
 
     default: FrontendTLS = FrontendTLS()
     per_port: tuple[PortTLS, ...] = ()
+
+
+    def insecure(self) -> tuple[str, ...]:
+        """Keys below `frontend` of what lets in clients whose certificate fails."""
+        chosen = {"default": self.default} | {f"perPort[{number}].tls": each.tls for number, each in enumerate(self.per_port)}
+        return tuple(key for key, tls in chosen.items() if tls.validation is not None and tls.validation.mode == INSECURE)
 
 
 class GatewayBackend(Read, frozen=True):

@@ -11,7 +11,7 @@ from typing import Literal
 from gateway.model.listener import Listener
 from gateway.model.names import intersect_hostnames, normal_hostname
 from gateway.model.tls import Certificate, ClientCertificate, ListenerTLS
-from gateway.sources.kubernetes.gateway import Gateway, GatewayListener, RouteGroupKind, RouteNamespaces
+from gateway.sources.kubernetes.gateway import INSECURE, Gateway, GatewayListener, RouteGroupKind, RouteNamespaces
 from gateway.sources.kubernetes.gateway_class import GatewayClass
 from gateway.sources.kubernetes.listener_set import ListenerSet
 from gateway.sources.kubernetes.meta import GATEWAY_GROUP, Ref
@@ -29,6 +29,11 @@ PROTOCOL_KINDS = {
 ENDED_KINDS = ("TLSRoute", "TCPRoute")
 """Those of protocol TLS where it ends here."""
 
+CLIENT_MODES: dict[str, Literal["require", "insecureFallback"]] = {
+    "AllowValidOnly": "require",
+    INSECURE: "insecureFallback",
+}
+"""What a mode of frontend validation is in the configuration."""
 
 Protocol = Literal["HTTP", "HTTPS", "TLS", "TCP"]
 
@@ -245,9 +250,8 @@ def _client_certificate(view: View, entry: Entry, gateway: Gateway) -> ClientCer
     chosen = next((each.tls for each in frontend.per_port if each.port == entry.spec.port), frontend.default)
     if chosen.validation is None:
         return None
-    if chosen.validation.mode != "AllowValidOnly":
-        message = f"mode {chosen.validation.mode} is not served: a certificate that fails would have to be let through"
-        entry.refused = Refused("UnsupportedValue", message)
+    if chosen.validation.mode not in CLIENT_MODES:
+        entry.refused = Refused("UnsupportedValue", f"mode {chosen.validation.mode} is not served; {', '.join(CLIENT_MODES)} are")
         return None
     ca, refused = find_authorities(view, gateway.ref, chosen.validation.ca_certificate_refs)
     if refused:
@@ -258,7 +262,7 @@ def _client_certificate(view: View, entry: Entry, gateway: Gateway) -> ClientCer
         entry.refused = Refused("NoValidCACertificate", message)
         entry.unresolved = entry.unresolved or Refused("InvalidCACertificateRef", message)
         return None
-    return ClientCertificate(ca=ca, mode="require")
+    return ClientCertificate(ca=ca, mode=CLIENT_MODES[chosen.validation.mode])
 
 
 # --- conflicts ---

@@ -141,6 +141,11 @@ class _Report:
             self.say(ref, ("spec", "tls", "backend", "clientCertificateRef"), state.pair_refused.message)
         elif state.pair is not None:
             conditions.append(_true("ResolvedRefs", "all references lead to something", generation))
+        frontend = state.gateway.spec.tls.frontend if state.gateway.spec.tls else None
+        if frontend is not None and (keys := frontend.insecure()):
+            message = f"{', '.join(keys)}: clients without a certificate that verifies are let in; only backends can refuse them"
+            conditions.append(Condition("InsecureFrontendValidationMode", "True", "ConfigurationChanged", message, generation))
+            self.say(ref, ("spec", "tls", "frontend"), message, "warning")
         self.statuses[ref] = GatewayStatus(
             addresses=addresses,
             conditions=tuple(conditions),

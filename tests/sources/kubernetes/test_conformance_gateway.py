@@ -342,12 +342,46 @@ def test_gateway_frontend_invalid_default_client_certificate_validation(ref: str
     }  # fmt: skip
 
 
-def test_letting_bad_certificates_through_is_not_served() -> None:
-    """GatewayFrontendClientCertificateValidationInsecureFallback is no feature of ours; nobody is left in the dark about it."""
-    text = gateway(listeners=TWO, more=FRONTEND % (CA, ", mode: AllowInsecureFallback", ""))
+STRICT = "{port: 8443, tls: {validation: {caCertificateRefs: [%s]}}}"
+LAX = "{port: 8443, tls: {validation: {caCertificateRefs: [%s], mode: AllowInsecureFallback}}}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "other", "modes", "keys"),
+    [
+        (", mode: AllowInsecureFallback", "", {443: "insecureFallback", 8443: "insecureFallback"}, "default:"),
+        (", mode: AllowInsecureFallback", STRICT % CA, {443: "insecureFallback", 8443: "require"}, "default:"),
+        ("", LAX % CA, {443: "require", 8443: "insecureFallback"}, "perPort[0].tls:"),
+        ("", "", {443: "require", 8443: "require"}, None),
+    ],
+)
+def test_gateway_frontend_client_certificate_validation_insecure_fallback(
+    mode: str, other: str, modes: dict[int, str], keys: str | None
+) -> None:
+    """GatewayFrontendClientCertificateValidationInsecureFallback: by port, and the Gateway says so as long as it is so."""
+    cluster = Cluster(gateway(listeners=TWO, more=FRONTEND % (CA, mode, other)), secret("s", PAIR), authorities("ca", PAIR[0]))
+    found = {each.port: each.tls.client_certificate for each in cluster.translation.listeners if each.tls}
+    assert {port: each.mode for port, each in found.items() if each} == modes
+    status: Any = cluster.translation.statuses["Gateway", "default", "gw"]  # type: ignore[index]
+    told = [each for each in status.conditions if each.type == "InsecureFrontendValidationMode"]
+    said = [each for each in cluster.translation.problems if each.key == "spec.tls.frontend"]
+    assert [(each.status, each.reason) for each in told] == ([("True", "ConfigurationChanged")] if keys else [])
+    assert all(each.message.startswith(keys or "nothing") for each in told)
+    assert [each.severity for each in said] == ["warning"] * len(told)
+    assert cluster.conditions("Gateway", "gw")["Programmed"] == "True Programmed"
+
+
+def test_what_lets_anybody_in_still_needs_authorities() -> None:
+    """Without any the listener would know nobody for ever: it is refused as any other."""
+    ref = "{group: '', kind: ConfigMap, name: absent}"
+    cluster = Cluster(gateway(listeners=TWO, more=FRONTEND % (ref, ", mode: AllowInsecureFallback", "")), secret("s", PAIR))
+    assert cluster.listener_conditions("https")["Accepted"] == "False NoValidCACertificate"
+
+
+def test_an_unknown_mode_of_validation_is_not_guessed_at() -> None:
+    text = gateway(listeners=TWO, more=FRONTEND % (CA, ", mode: AllowAll", ""))
     cluster = Cluster(text, secret("s", PAIR), authorities("ca", PAIR[0]))
     assert cluster.listener_conditions("https")["Accepted"] == "False UnsupportedValue"
-    assert "GatewayFrontendClientCertificateValidationInsecureFallback" not in supported_features()
 
 
 @pytest.mark.parametrize(

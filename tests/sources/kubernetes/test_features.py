@@ -20,6 +20,9 @@ WITNESSES = {
     "GatewayAddressEmpty": ("sources/kubernetes/test_live.py", "test_a_gateway_has_the_addresses_of_its_own_service"),
     "GatewayBackendClientCertificate": (GATEWAY, "test_gateway_tls_backend_client_certificate"),
     "GatewayFrontendClientCertificateValidation": (GATEWAY, "test_gateway_frontend_client_certificate_validation"),
+    "GatewayFrontendClientCertificateValidationInsecureFallback": (
+        "e2e/test_tls_clients.py", "test_who_is_not_verified_is_let_in_as_nobody",
+    ),
     "GatewayHTTPListenerIsolation": (HTTP, "test_gateway_http_listener_isolation"),
     "GatewayHTTPSListenerDetectMisdirectedRequests": (
         "wire/test_wire_tls.py", "test_a_request_for_another_listeners_host_is_misdirected",
@@ -63,7 +66,6 @@ WITNESSES = {
     "TLSRouteModeTerminate": (TLS, "test_tls_route_terminate_simple_same_namespace"),
 }  # fmt: skip
 NOT_SERVED = {
-    "GatewayFrontendClientCertificateValidationInsecureFallback": "a certificate that fails would have to be let through",
     "GatewayInfrastructurePropagation": "all Gateways share one data plane: no object is made for any of them",
     "UDPRoute": "no datagrams",
 }
