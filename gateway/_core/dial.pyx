@@ -176,7 +176,7 @@ cdef class Dial(Pollable):
 
     cdef bint speaks_h2(self) noexcept:
         cdef const uint8_t *p = NULL
-        return tls_protocol(self.tls, &p) == 2 and p[0] == 104 and p[1] == 50
+        return not self.client.carries and tls_protocol(self.tls, &p) == 2 and p[0] == 104 and p[1] == 50
 
     cdef void lost(self, int loss) noexcept:
         if self.state == DIAL_CLOSED:

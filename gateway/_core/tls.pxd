@@ -91,6 +91,7 @@ cdef class ClientTLS:      # how the endpoints of a cluster are reached; immutab
     cdef bytes ip
     cdef object names
     cdef bytes alpn
+    cdef bint carries      # what ALPN chooses is between the endpoint and the client
 
 # A Tls for a new connection, NULL when memory is out. tls_close frees it.
 cdef Tls *tls_accept(Credential context) noexcept nogil

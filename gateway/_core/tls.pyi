@@ -42,9 +42,10 @@ class ClientTLS:
         ip: bytes,
         names: Callable[[bytes], bool] | None,
         alpn: bytes,
+        carries: bool = False,
     ) -> None:
         """context: address of an SSL_CTX that verifies (VERIFY_PEER); owner: what keeps it alive. identity: digest of everything
         that makes connections unlike each other. server_name: SNI, and the name that is verified; ip: the packed address that is
-        verified instead; names: given, it decides instead about the DER of the endpoint's certificate. Raises ValueError when
-        nothing of the three is given.
+        verified instead; names: given, it decides instead about the DER of the endpoint's certificate. carries: what ALPN chooses
+        is between the endpoint and the client. Raises ValueError when nothing of the three is given.
         """

@@ -283,7 +283,7 @@ cdef class ServerTLS:
 
 
 cdef class ClientTLS:
-    def __init__(self, context, owner, *, identity, server_name, ip, names, alpn):
+    def __init__(self, context, owner, *, identity, server_name, ip, names, alpn, carries=False):
         attach()
         if not (server_name or ip or names):
             raise ValueError("nothing to verify an endpoint by")
@@ -294,6 +294,7 @@ cdef class ClientTLS:
         self.ip = ip
         self.names = names
         self.alpn = alpn
+        self.carries = carries
         SSL_CTX_set_mode(self.ctx, RELEASE_BUFFERS)
 
 

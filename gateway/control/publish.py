@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from gateway.control.build import Endpoint as ModelEndpoint
-from gateway.control.build import Model
+from gateway.control.build import Model, Route, Rule
 from gateway.control.compile import Compiled, name_id
 from gateway.sources.certificates import Secured
 from gateway.supervisor.ipc import ClientSide, Endpoint, ServerSide
@@ -77,19 +77,36 @@ def _rows(endpoints: tuple[ModelEndpoint, ...]) -> list[Endpoint]:
 
 
 def _client_sides(model: Model, compiled: Compiled, secured: Secured) -> dict[int, ClientSide]:
-    """Who speaks HTTP to a cluster says so (ALPN); what a tunnel carries is nobody's guess."""
+    """Who speaks HTTP to a cluster says so (ALPN). What a tunnel carries is nobody's guess, unless it is one thing that was agreed
+    upon with every client."""
     if not secured.clusters:
         return {}
-    for_http = {
-        backend.cluster
-        for route in model.routes
-        if route.kind == "HTTPRoute"
-        for rule in route.rules
-        for backend in rule.backends
-    }
+    for_http: set[int | None] = set()
+    carried: dict[int | None, set[str]] = {}
+    for route in model.routes:
+        for rule in route.rules:
+            clusters = {backend.cluster for backend in rule.backends}
+            if route.kind in ("HTTPRoute", "GRPCRoute"):
+                for_http |= clusters | {mirror.cluster for mirror in rule.mirrors}
+            else:
+                agreed = _agreed(model, route, rule)
+                for number in clusters:
+                    carried.setdefault(number, set()).update(agreed)
     sides = {}
     for number, cluster in enumerate(model.clusters):
-        if cluster.name in compiled.clusters and cluster.name in secured.clusters:
-            side = secured.clusters[cluster.name]
-            sides[compiled.clusters[cluster.name]] = side if number in for_http else msgspec.structs.replace(side, alpn=())
+        if cluster.name not in compiled.clusters or cluster.name not in secured.clusters:
+            continue
+        side = secured.clusters[cluster.name]
+        if number not in for_http:
+            protocols = carried.get(number, {""})
+            alpn = tuple(protocols) if len(protocols) == 1 and "" not in protocols else ()
+            side = msgspec.structs.replace(side, alpn=alpn, carries=True)
+        sides[compiled.clusters[cluster.name]] = side
     return sides
+
+
+def _agreed(model: Model, route: Route, rule: Rule) -> set[str]:
+    """Protocols that a TLSRoute or TCPRoute agrees upon with clients; "": none, or inside of TLS that is passed on."""
+    if not all(model.listeners[each.listener].ends_tls for each in route.attachments):
+        return {""}
+    return {each.value for match in rule.matches for each in match.headers} or {""}

@@ -86,6 +86,8 @@ class ClientSide(msgspec.Struct, frozen=True):
     """Hosts, addresses and URIs of which the certificate must carry one, instead of both."""
     pair: Pair | None = None
     alpn: tuple[str, ...] = ()
+    carries: bool = False
+    """Whether connections are carried as they are, so that what ALPN chooses says nothing to the gateway."""
     crl: bytes = b""
     """PEM."""
     crl_for_all: bool = False

@@ -105,6 +105,7 @@ class Desk:
             ip=ipaddress.ip_address(side.address).packed if side.address else b"",
             names=NameCheck(side.names) if side.names else None,
             alpn=wire_protocols(side.alpn),
+            carries=side.carries,
         )
 
 
@@ -149,7 +150,7 @@ def identity_of(side: ClientSide) -> bytes:
     """Digest of everything that makes connections unlike each other."""
     digest = hashlib.sha256()
     pair = (side.pair.chain, side.pair.key) if side.pair is not None else ()
-    texts = (side.ca, side.server_name, side.address, *side.alpn, "", *side.names)
+    texts = (side.ca, side.server_name, side.address, *side.alpn, "carries" if side.carries else "", *side.names)
     # A list that changes makes another identity: who was let in by the old one, or resumes, is verified again.
     for part in (*(text.encode() for text in texts), side.crl, *pair):
         digest.update(len(part).to_bytes(4, "big") + part)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from gateway_process import Gateway
-from pki import Authority, write_pair
+from pki import Authority, chain_of, key_of, write_pair
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
@@ -51,7 +51,12 @@ routes:
         backendRefs: [{{name: closed}}]
       - matches: [{{method: {{service: shop.Gone}}}}]
         backendRefs: [{{name: gone}}]
+      - matches: [{{method: {{service: shop.Vault}}}}]
+        filters: [{{type: RequestMirror, requestMirror: {{backendRef: {{name: ledger}}}}}}]
+        backendRefs: [{{name: vault}}]
 clusters:
+  - {{name: vault, protocol: HTTP2, endpoints: ["{vault}"], tls: {{serverName: vault.test, ca: ca.crt}}}}
+  - {{name: ledger, protocol: HTTP2, endpoints: ["{ledger}"], tls: {{serverName: ledger.test, ca: ca.crt}}}}
   - {{name: till, protocol: HTTP2, endpoints: ["{till}"]}}
   - {{name: office, protocol: HTTP2, endpoints: ["{office}"]}}
   - {{name: acme, protocol: HTTP2, endpoints: ["{acme}"]}}
@@ -131,11 +136,15 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]
 class Origin:
     """A server of grpcio with a Service."""
 
-    def __init__(self, name: str, address: str = "127.0.0.1:0") -> None:
+    def __init__(self, name: str, address: str = "127.0.0.1:0", authority: Authority | None = None) -> None:
         self.service = Service(name)
         self.server = grpc.server(ThreadPoolExecutor(32), options=[*SIZES, ("grpc.so_reuseport", 0)])
         self.server.add_generic_rpc_handlers((self.service,))
-        port = self.server.add_insecure_port(address)
+        if authority is None:
+            port = self.server.add_insecure_port(address)
+        else:
+            leaf = authority.issue(f"{name}.test")
+            port = self.server.add_secure_port(address, grpc.ssl_server_credentials([(key_of(leaf), chain_of(leaf))]))
         self.address = f"127.0.0.1:{port}"
         self.server.start()
 
@@ -145,22 +154,24 @@ class Origin:
 
 
 @pytest.fixture(scope="module")
-def origins() -> Iterator[dict[str, Origin]]:
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def origins(authority: Authority) -> Iterator[dict[str, Origin]]:
     running = {name: Origin(name) for name in ("till", "office", "acme")}
+    running |= {name: Origin(name, authority=authority) for name in ("vault", "ledger")}
     yield running
     for origin in running.values():
         origin.stop()
 
 
 @pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
-
-
-@pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, origins: dict[str, Origin], authority: Authority) -> Iterator[Gateway]:
     place = tmp_path_factory.mktemp("grpc")
     write_pair(place, "web", authority.issue("shop.test"))
+    (place / "ca.crt").write_bytes(authority.pem)
     config = place / "gateway.yaml"
     config.write_text(CONFIG.format(**{name: origin.address for name, origin in origins.items()}))
     with Gateway(config, workers=1) as running:
@@ -309,6 +320,14 @@ def test_no_route_is_unimplemented(channel: Any) -> None:
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+def test_an_origin_in_tls_is_told_that_it_is_spoken_to_in_http2(channel: Any, origins: dict[str, Origin]) -> None:
+    """No HTTPRoute leads to these clusters: one is a GRPCRoute's, one gets copies alone, and grpcio refuses who has no ALPN."""
+    for number in range(3):
+        answer, call = unary(channel, "/shop.Vault/Put", b"gold %d" % number)
+        assert answer == b"gold %d" % number and dict(call.initial_metadata())["x-by"] == "vault"
+        origins["ledger"].service.seen.get(timeout=PATIENCE)
+
+
 @pytest.mark.parametrize("service", ["shop.Closed", "shop.Gone"])
 def test_no_endpoint_is_unavailable(channel: Any, service: str) -> None:
     """An origin that refuses connections, and a cluster without any."""
@@ -324,7 +343,9 @@ def test_an_origin_that_dies_in_the_middle_of_a_stream_is_an_error(tmp_path: Pat
     """And its successor at the same address answers as soon as it is there."""
     origin = Origin("till")
     write_pair(tmp_path, "web", authority.issue("shop.test"))
-    (tmp_path / "gateway.yaml").write_text(CONFIG.format(till=origin.address, office=origin.address, acme=origin.address))
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    addresses = dict.fromkeys(("till", "office", "acme", "vault", "ledger"), origin.address)
+    (tmp_path / "gateway.yaml").write_text(CONFIG.format(**addresses))
     with Gateway(tmp_path / "gateway.yaml", workers=1) as gateway, channel_to(gateway, "clear", authority) as channel:
         answers = channel.unary_stream(TILL + "Watch")(b"", timeout=PATIENCE)
         assert next(answers) == b"first"

@@ -263,3 +263,55 @@ def test_a_gateway_with_its_processes_ends_tls_beside_passing_it_on(
             command += ["--resolve", f"x.ended.test:{port}:127.0.0.1", f"https://x.ended.test:{port}/"]
             done = subprocess.run(command, capture_output=True, timeout=2 * PATIENCE, check=False)
             assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr
+
+
+def test_what_was_agreed_upon_with_the_client_is_asked_of_the_endpoint(
+    authority: trustme.CA, trusted: Path, tmp_path: Path
+) -> None:
+    """Where TLS begins anew and there is one protocol that it may be. HTTP/2 is carried like any other."""
+    leaf = authority.issue_cert("*.ended.test")
+    leaf.private_key_pem.write_to_path(tmp_path / "key.pem")
+    leaf.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    inside.set_alpn_protocols(["h2", "mqtt"])
+    authority.issue_cert("b.test").configure_cert(inside)
+
+    def tell(end: socket.socket) -> None:
+        assert isinstance(end, ssl.SSLSocket)
+        heard = end.recv(100).decode().rstrip()
+        end.sendall(f"{heard}:{end.selected_alpn_protocol()}\n".encode())
+
+    asked: dict[str, list[str]] = {"one": ["h2"], "two": ["mqtt"], "any": ["h2", "mqtt"], "none": []}
+    with Server(tell, inside) as origin:
+        origin_tls = {"serverName": "b.test", "ca": str(trusted)}
+        config = {
+            "listeners": [
+                {
+                    "name": "ended", "address": "127.0.0.1:0", "protocol": "TLS",
+                    "tls": {"certificates": [{"cert": "cert.pem", "key": "key.pem"}]},
+                }
+            ],
+            "routes": [
+                {
+                    "name": name, "kind": "TLSRoute", "hostnames": [f"{name}.ended.test"], "alpn": alpn,
+                    "rules": [{"backendRefs": [{"name": name}]}],
+                }
+                for name, alpn in asked.items()
+            ],
+            "clusters": [{"name": name, "endpoints": [f"127.0.0.1:{origin.port}"], "tls": origin_tls} for name in asked],
+        }  # fmt: skip
+        path = tmp_path / "isthmus.yaml"
+        path.write_text(json.dumps(config))
+        with Gateway(path, workers=1) as gateway:
+            told = {}
+            for name in asked:
+                client = ssl.create_default_context(cafile=str(trusted))
+                client.set_alpn_protocols(["h2", "mqtt"])
+                host, _, port = gateway.address("ended").rpartition(":")
+                with (
+                    socket.create_connection((host, int(port)), timeout=PATIENCE) as plain,
+                    client.wrap_socket(plain, server_hostname=f"{name}.ended.test") as end,
+                ):
+                    end.sendall(f"{end.selected_alpn_protocol()}\n".encode())
+                    told[name] = end.recv(100).decode().rstrip()
+    assert told == {"one": "h2:h2", "two": "mqtt:mqtt", "any": "h2:None", "none": "None:None"}

@@ -112,6 +112,7 @@ def test_whatever_makes_connections_unlike_makes_their_identity_unlike() -> None
         ClientSide(BUNDLE.digest, "one.test"),
         ClientSide(BUNDLE.digest, "one.test", pair=PAIR, alpn=("http/1.1",)),
         ClientSide(BUNDLE.digest, "one.test", alpn=("http/1.1",), crl=b"lists"),
+        ClientSide(BUNDLE.digest, "one.test", alpn=("http/1.1",), carries=True),
     ]
     assert len({identity_of(side) for side in sides}) == len(sides)
     assert identity_of(CLIENT) == identity_of(ClientSide(BUNDLE.digest, "one.test", alpn=("http/1.1",)))

@@ -53,7 +53,7 @@ class Entry:
     """HostnameConflict or ProtocolConflict."""
     conflict_message: str = ""
     overlap: str = ""
-    """Of an HTTPS listener: another one of its port whose hosts are in part its own."""
+    """Of an HTTPS or TLS listener: another one of its port whose hosts are in part its own."""
     unresolved: Refused | None = None
     """What is wrong with its references. It may be programmed all the same."""
     tls: ListenerTLS | None = None
@@ -289,8 +289,12 @@ def _find_conflicts(state: GatewayState) -> None:
 
 
 def _find_overlaps(entries: list[Entry]) -> None:
-    """A client that has a connection for one host may use it for the other, whose certificate and rules are not the same."""
-    secure = [each for each in entries if each.spec.protocol == "HTTPS" and each.is_accepted]
+    """A client that has a connection for one host may use it for the other, whose certificate and rules are not the same.
+
+    That certificates overlap is not told: Gateway API leaves it open, and its conformance tests want OverlappingHostnames of
+    listeners that share a certificate, and nothing of one that shares theirs and none of their hosts.
+    """
+    secure = [each for each in entries if each.spec.protocol in ("HTTPS", "TLS") and each.is_accepted]
     for entry in secure:
         for other in secure:
             is_apart = other is entry or other.bind != entry.bind or intersect_hostnames(entry.hostname, other.hostname) is None

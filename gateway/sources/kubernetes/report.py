@@ -308,7 +308,10 @@ def _entry_conditions(entry: Entry, generation: int) -> Iterator[Condition]:
     else:
         yield Condition("Conflicted", "False", "NoConflicts", "no other listener is like it", generation)
     if entry.overlap and entry.is_accepted:
-        message = f"{entry.overlap} of its port has some of its hosts; what is asked for on the other's connection is answered 421"
+        fate = "what is asked for on the other's connection is answered 421"
+        if entry.spec.protocol == "TLS":
+            fate = "a client may use its connection to one for a host of the other"
+        message = f"{entry.overlap} of its port has some of its hosts; {fate}"
         yield Condition("OverlappingTLSConfig", "True", "OverlappingHostnames", message, generation)
 
 

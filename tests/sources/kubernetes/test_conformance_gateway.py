@@ -262,20 +262,24 @@ def test_gateway_static_addresses() -> None:
 
 
 def test_overlapping_hosts_are_told() -> None:
-    """GatewayOverlappingTLSConfig: of HTTPS listeners of one port that share hosts, and of no others."""
+    """GatewayOverlappingTLSConfig: of listeners of one port that share hosts and speak TLS, and of no others."""
     tls = "tls: {certificateRefs: [{name: s}]}"
     listeners = f"""
   - {{name: wild, port: 443, protocol: HTTPS, hostname: "*.a.test", {tls}}}
   - {{name: one, port: 443, protocol: HTTPS, hostname: x.a.test, {tls}}}
   - {{name: apart, port: 443, protocol: HTTPS, hostname: b.test, {tls}}}
   - {{name: elsewhere, port: 8443, protocol: HTTPS, hostname: x.a.test, {tls}}}
+  - {{name: ends, port: 444, protocol: HTTPS, hostname: "*.c.test", {tls}}}
+  - {{name: passes, port: 444, protocol: TLS, hostname: x.c.test, tls: {{mode: Passthrough}}}}
+  - {{name: alone, port: 444, protocol: TLS, hostname: d.test, tls: {{mode: Passthrough}}}}
   - {{name: plain, port: 80, protocol: HTTP}}
   - {{name: plainer, port: 80, protocol: HTTP, hostname: x.a.test}}"""
     cluster = Cluster(gateway(listeners=listeners), secret("s", PAIR))
-    told = {name: cluster.listener_conditions(name) for name in ("wild", "one", "apart", "elsewhere", "plain", "plainer")}
-    assert {name: found.get("OverlappingTLSConfig") for name, found in told.items()} == {
-        "wild": "True OverlappingHostnames", "one": "True OverlappingHostnames", "apart": None, "elsewhere": None, "plain": None,
-        "plainer": None,
+    names = ("wild", "one", "apart", "elsewhere", "ends", "passes", "alone", "plain", "plainer")
+    told = {name: cluster.listener_conditions(name) for name in names}
+    assert {name: found.get("OverlappingTLSConfig") for name, found in told.items()} == dict.fromkeys(names) | {
+        "wild": "True OverlappingHostnames", "one": "True OverlappingHostnames",
+        "ends": "True OverlappingHostnames", "passes": "True OverlappingHostnames",
     }  # fmt: skip
     assert all(found["Programmed"] == "True Programmed" for found in told.values())
 
