@@ -26,7 +26,7 @@ from gateway.sources.files import Loaded
 from gateway.sources.kubernetes import last_good
 from gateway.sources.kubernetes.backoff import Backoff
 from gateway.sources.kubernetes.client import ApiClient, Unreachable, sign_in_by
-from gateway.sources.kubernetes.crds import crd_flaw
+from gateway.sources.kubernetes.crds import MADE_FOR, crd_flaw
 from gateway.sources.kubernetes.endpoint_slice import EndpointSlice
 from gateway.sources.kubernetes.endpoints import endpoints_of
 from gateway.sources.kubernetes.gateway import Gateway
@@ -163,6 +163,10 @@ class LiveSource:
         self._translation: Translation | None = None
         """Of the last load whose files could be used."""
         self._options: Options | None = None
+        self._crd_flaw: str | None = None
+        """What is wrong with the CRDs; None until all kinds have been looked for."""
+        self._is_other_api = False
+        """Whether that is not what the last load was told."""
         self._held_at = 0.0
         self._memo = Memo()
 
@@ -221,7 +225,7 @@ class LiveSource:
             for namespace in (self.settings.namespaces or ("",)) if kind.is_namespaced else ("",):
                 self._watch(f"{kind.name}/{namespace}", Reflector(
                     self.client, self.holding, kind, namespace=namespace, labels=labels, backoff=self._backoff(),
-                    on_state=self._moved.set, missing_retry_s=self._missing_retry_s,
+                    on_state=self._on_kind, missing_retry_s=self._missing_retry_s,
                 ))  # fmt: skip
         duration, deadline, retry = self._lease_s
         name = "".join(each if each.isalnum() or each == "." else "-" for each in self.settings.controller_name.lower())
@@ -237,8 +241,9 @@ class LiveSource:
                 break
             await self._until_synced(None)
         log.info("synced: %d objects", len(self.holding.store))
-        if flaw := crd_flaw(self.holding.versions, self._missing()):
-            log.warning("%s", flaw)
+        self._crd_flaw = self._look_at_crds()
+        if self._crd_flaw:
+            log.warning("%s", self._crd_flaw)
         if self._complete.is_set():
             # Whatever is not what it was last time has been told as a change; what is gone is told now.
             for ref in self._keeping.let_go():
@@ -250,8 +255,20 @@ class LiveSource:
             self._complete.set()
         self._keeping.is_due = True
 
-    def _missing(self) -> set[str]:
-        return {each.kind.name for each, _ in self._reflectors.values() if each.facts.state is State.MISSING}
+    def _look_at_crds(self) -> str:
+        missing = {each.kind.name for each, _ in self._reflectors.values() if each.facts.is_missing}
+        return crd_flaw(self.holding.versions, missing)
+
+    def _on_kind(self) -> None:
+        """A kind is there, or is not any more, or is read in another version: the GatewayClass says whether all is well."""
+        self._moved.set()
+        if self._crd_flaw is None:
+            return  # not all kinds have been looked for yet
+        flaw = self._look_at_crds()
+        if flaw != self._crd_flaw:
+            self._crd_flaw, self._is_other_api = flaw, True
+            log.warning("%s", flaw or f"the CRDs of Gateway API are now those of {MADE_FOR}, which this gateway is made for")
+            self._changed.set()
 
     async def _fall_back(self) -> None:
         """Without an answer in time the objects of last time are served, until there is one."""
@@ -314,8 +331,7 @@ class LiveSource:
 
     def load(self, known: Files | None = None) -> Loaded:
         """Files and objects as one configuration. Runs in a thread."""
-        flaw = crd_flaw(self.holding.versions, self._missing())
-        found = objects.Objects(store=self.holding.store.copy(), crd_flaw=flaw)
+        found = objects.Objects(store=self.holding.store.copy(), crd_flaw=self._look_at_crds())
         joined = objects.load(self._path, None, known, found=found, memo=self._memo)
         if joined.translation is not None:
             self._translation, self._options = joined.translation, joined.options
@@ -327,12 +343,12 @@ class LiveSource:
         while True:
             await self._changed.wait()
             await self._hold_off()
-            refs, services = self._refs, self._services
-            self._refs, self._services = set(), set()
+            refs, services, is_other_api = self._refs, self._services, self._is_other_api
+            self._refs, self._services, self._is_other_api = set(), set(), False
             self._changed.clear()
             if not refs or self._own() in services:
                 outlet.share()
-            if not refs:
+            if not refs and not is_other_api:
                 await self._retarget(outlet, services)
                 continue
             if any(each.kind in ASKING for each in refs) and await self._want_more():

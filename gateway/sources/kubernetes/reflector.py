@@ -158,6 +158,8 @@ class Facts:
     state: State = State.STARTING
     has_synced: bool = False
     """Whether there was one whole list, or the word that there is no such kind."""
+    is_missing: bool = False
+    """Whether the last word of the server was that there is no such kind."""
     lists: int = 0
     watches: int = 0
     events: int = 0
@@ -197,7 +199,8 @@ class Reflector:
         """Until it is cancelled."""
         while True:
             try:
-                if not self._place:
+                # That a CRD has a newer version by now is told by asking for it alone, so an older one is listed before each watch.
+                if not self._place or self._version != self.kind.versions[0]:
                     await self._list()
                 await self._watch()
                 continue
@@ -243,6 +246,7 @@ class Reflector:
     def _on_missing(self) -> None:
         self._place = self._version = ""
         self.forget()
+        self.facts.is_missing = True
         self._set(State.MISSING)
 
     def _on_trouble(self, words: str, at_least: float = 0.0) -> float:
@@ -268,16 +272,17 @@ class Reflector:
         return params
 
     async def _list(self) -> None:
-        versions = (self._version,) if self._version else self.kind.versions
-        for number, version in enumerate(versions):
+        for number, version in enumerate(self.kind.versions):
             try:
                 items, place = await self._pages(self.kind.api_path(version, self.namespace))
             except ApiError as error:
-                if error.status == 404 and number + 1 < len(versions):
+                if error.status == 404 and number + 1 < len(self.kind.versions):
                     continue
                 raise
-            self._version = self.holding.versions[self.kind.name] = version
             break
+        is_other = self.holding.versions.get(self.kind.name) != version
+        self._version = self.holding.versions[self.kind.name] = version
+        self.facts.is_missing = False
         self.facts.lists += 1
         gone = set(self._known)
         for item in items:
@@ -290,6 +295,8 @@ class Reflector:
             self.holding.drop(self, ref)
         self._place = place
         self._set(State.SYNCED)
+        if is_other:
+            self.on_state()
 
     async def _pages(self, path: str) -> tuple[list[msgspec.Raw], str]:
         """All of one version, page by page; in one piece when the server forgets between two pages which it was."""

@@ -385,6 +385,44 @@ def test_older_crds_are_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptu
     assert line.endswith("TCPRoute is read as v1alpha2; there is no ListenerSet")
 
 
+def test_crds_that_come_and_go_are_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No object comes along with them, and still the GatewayClass says how they are; nothing else is a new revision."""
+    caplog.set_level("INFO")
+    tcp, old, sets = (
+        ("gateway.networking.k8s.io", version, plural)
+        for version, plural in (("v1", "tcproutes"), ("v1alpha2", "tcproutes"), ("v1", "listenersets"))
+    )
+
+    def older(server: ApiServer) -> None:
+        server.resources = server.resources - {tcp, sets} | {old}
+
+    async def story() -> None:
+        async with running(tmp_path, *FIRST, before=older) as one:
+
+            def told() -> str:
+                conditions = one.server.status("GatewayClass", "isthmus", "").get("conditions", ())
+                return next((f"{each['status']} {each['message']}" for each in conditions if each["type"] == "SupportedVersion"), "")
+
+            await until(lambda: "there is no ListenerSet" in told() and "TCPRoute is read as v1alpha2" in told())
+            before = len(one.revisions)
+            one.server.resources.add(sets)
+            await until(lambda: "ListenerSet" not in told() and told().startswith("False"))
+            one.server.resources.add(tcp)
+            await one.server.end_watches()
+            await until(lambda: told().startswith("True"))
+            one.server.resources -= {tcp, old}
+            await one.server.end_watches()
+            await until(lambda: told().endswith("there is no TCPRoute"))
+            assert all(each.model == one.revisions[0].model for each in one.revisions[before:])
+            one.server.fail("/tcproutes", 500, times=5)
+            await until(lambda: not one.server.failures["/tcproutes"])
+            assert told().endswith("there is no TCPRoute"), "trouble says nothing about it"
+
+    asyncio.run(story())
+    lines = [each.getMessage() for each in caplog.records if "CRDs of Gateway API" in each.getMessage()]
+    assert len(lines) == 4 and "are now those of" in lines[2]
+
+
 def test_without_an_api_server_the_objects_of_last_time_are_served(tmp_path: Path) -> None:
     """And are flagged; what was changed or went away meanwhile is, as soon as the server is there, and not before."""
     cache = tmp_path / "objects"
