@@ -401,7 +401,8 @@ def test_crds_that_come_and_go_are_followed(tmp_path: Path, caplog: pytest.LogCa
 
             def told() -> str:
                 conditions = one.server.status("GatewayClass", "isthmus", "").get("conditions", ())
-                return next((f"{each['status']} {each['message']}" for each in conditions if each["type"] == "SupportedVersion"), "")
+                found = (f"{each['status']} {each['message']}" for each in conditions if each["type"] == "SupportedVersion")
+                return next(found, "")
 
             await until(lambda: "there is no ListenerSet" in told() and "TCPRoute is read as v1alpha2" in told())
             before = len(one.revisions)
