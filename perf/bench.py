@@ -415,6 +415,10 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--reload-rate", type=float, default=4000, help="requests per second meanwhile (4000)")
     parser.add_argument("--idle-connections", type=int, default=10000, help="connections in the cell idle (10000)")
     parser.add_argument("--limit-seconds", type=float, default=30, help="length of each run in the cell accuracy (30)")
+    parser.add_argument(
+        "--limit-cases", type=words(limits.CASES), default=limits.CASES, metavar="LIST",
+        help=f"runs of the cell accuracy: {limits.CASES[0]} to {limits.CASES[-1]} (all)",
+    )  # fmt: skip
     parser.add_argument("--urgent", action="store_true", help="go before what else runs on this machine (root)")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed or not measured")
     return parser.parse_args(argv)
