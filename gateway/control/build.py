@@ -74,6 +74,8 @@ class Listener:
     port: int
     """Index into Model.ports."""
     port_number: int
+    public_port: int
+    """The one that clients know: of redirects and X-Forwarded-Port."""
     protocol: Literal["HTTP", "HTTPS", "TLS", "TCP"]
     ends_tls: bool
     """Always of HTTPS; of TLS, what comes out is carried on. Without, TLS is carried as it is."""
@@ -398,6 +400,7 @@ def _build_listener(spec: ListenerSpec, ports: dict[str, int], base: Limits, rat
         hostname=normal_hostname(spec.hostname),
         port=ports[address],
         port_number=number,
+        public_port=spec.public_port or number,
         protocol=spec.protocol,
         ends_tls=spec.ends_tls,
         trusted_hops=spec.trusted_hops,

@@ -392,7 +392,7 @@ class _Packer:
             self.limits[words] = self.add("limits", words)
         hosts = {_host_key(hostname): self.pack_vhost(_host_key(hostname), vhosts[hostname]) for hostname in sorted(vhosts)}
         return self.add("listeners", (
-            id_ & NONE, id_ >> 32, *self.text(listener.name), *self.text(listener.hostname), port, listener.port_number,
+            id_ & NONE, id_ >> 32, *self.text(listener.name), *self.text(listener.hostname), port, listener.public_port,
             protocol, listener.trusted_hops, self.limits[words], *self.pack_hosts(hosts),
             *self.pack_rates(listener.rates),
         ))  # fmt: skip

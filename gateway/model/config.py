@@ -53,6 +53,14 @@ class EastWest(Part, frozen=True):
     cluster_domain: str = "cluster.local"
 
 
+class Bind(Part, frozen=True):
+    """A port of a Gateway that is another one here."""
+
+    gateway: Annotated[str, Meta(pattern=r"^[-a-z0-9.]+/[-a-z0-9.]+$"), Doc("namespace/name")]
+    port: Annotated[PortNumber, Doc("Of its listeners")]
+    bind: Annotated[PortNumber, Doc("What is listened on; the Service of its address leads there")]
+
+
 class Kubernetes(Part, frozen=True):
     """Configuration out of the API server."""
 
@@ -63,6 +71,7 @@ class Kubernetes(Part, frozen=True):
     namespaces: Annotated[tuple[str, ...], Doc("Empty: all")] = ()
     config_maps: ConfigMaps = ConfigMaps()
     ingress_ports: IngressPorts = IngressPorts()
+    binds: Annotated[tuple[Bind, ...], Doc("Keeps apart Gateways that have addresses of their own and the same ports")] = ()
     east_west: EastWest = EastWest()
     zone: Annotated[str, Doc("Zone that this gateway runs in, for topology hints")] = ""
     service: Annotated[

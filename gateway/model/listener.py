@@ -49,6 +49,11 @@ class Listener(Part, frozen=True):
     name: Annotated[str, Doc("Stands once in the configuration")]
     port: Annotated[int, Meta(ge=0, le=65535), Doc("On every address, IPv6 and IPv4; 0: the kernel chooses")] | None = None
     address: Annotated[str, Doc("ip:port or [v6]:port, instead of port; [::] takes IPv4 too")] | None = None
+    public_port: Annotated[
+        int,
+        Meta(ge=0, le=65535),
+        Doc("Where clients connect when something in front leads them here; redirects and X-Forwarded-Port name it; 0: the port"),
+    ] = 0
     protocol: Annotated[
         Literal["HTTP", "HTTPS", "TLS", "TCP"], Doc("HTTP, HTTPS, TLS (by SNI; with tls it ends here, without it passes on), TCP")
     ] = "HTTP"

@@ -102,6 +102,10 @@ def _check_root(config: Config) -> Iterator[Finding]:
         if config.redis.timeout == 0:
             yield Finding(("redis", "timeout"), "must be longer than 0s")
     yield from _check_limits(config.limits, ("limits",))
+    bound: dict[tuple[str, int], int] = {}
+    for number, each in enumerate(config.kubernetes.binds):
+        if bound.setdefault((each.gateway, each.port), each.bind) != each.bind:
+            yield Finding(("kubernetes", "binds", number), f"port {each.port} of {each.gateway} is bound to another port already")
 
 
 def _check_limits(limits: Limits | LimitsOverride, path: Path) -> Iterator[Finding]:
@@ -135,6 +139,9 @@ def _check_sharers(address: str, sharers: list[tuple[int, Listener]]) -> Iterato
         path = ("listeners", number)
         if listener.protocol != first.protocol and {listener.protocol, first.protocol} != {"HTTPS", "TLS"}:
             yield Finding((*path, "protocol"), f"listener '{first.name}' on {address} has protocol {first.protocol}")
+        if listener.public_port != first.public_port:
+            shown = first.public_port or "none"
+            yield Finding((*path, "publicPort"), f"listener '{first.name}' on {address} has {shown}; connections do not tell which")
         if listener.proxy_protocol != first.proxy_protocol:
             yield Finding((*path, "proxyProtocol"), f"listener '{first.name}' on {address} has {first.proxy_protocol}")
         hostname = normal_hostname(listener.hostname)

@@ -24,7 +24,7 @@ def test_an_unknown_key_names_the_nearest_known_one() -> None:
 
 def test_an_unknown_key_that_is_like_none_is_shown_what_there_is() -> None:
     (flaw,) = flaws(Listener, {"name": "a", "zzz": 1})
-    assert flaw.startswith("zzz: unknown key 'zzz'; known here: name, port, address, protocol")
+    assert flaw.startswith("zzz: unknown key 'zzz'; known here: name, port, address, publicPort, protocol")
 
 
 def test_all_flaws_are_named_at_once() -> None:

@@ -61,6 +61,14 @@ def test_an_empty_configuration_is_a_good_one() -> None:
             "fatal error listeners[0].tls.clientCertificate: mode require needs 'ca'",
         ),
         (
+            {"listeners": [{"name": "a", "port": 1, "publicPort": 80}, {"name": "b", "port": 1, "hostname": "b.test"}]},
+            "fatal error listeners[1].publicPort: listener 'a' on [::]:1 has 80; connections do not tell which",
+        ),
+        (
+            {"kubernetes": {"binds": [{"gateway": "a/b", "port": 80, "bind": n} for n in (81, 82)]}},
+            "fatal error kubernetes.binds[1]: port 80 of a/b is bound to another port already",
+        ),
+        (
             {"listeners": [{"name": "a", "port": 1, "protocol": "TLS", "tls": {"certificates": [{"cert": "c", "key": "k"}],
                             "clientCertificate": {"ca": "a", "mode": "insecureFallback"}}}]},
             "warning listeners[0].tls.clientCertificate.mode: lets in clients without a certificate and with one that fails",

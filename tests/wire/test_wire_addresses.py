@@ -18,6 +18,7 @@ listeners:
   - {name: proxied, port: 8083, proxyProtocol: accept}
   - {name: six, address: "[::1]:8084"}
   - {name: dual, port: 8085}
+  - {name: mapped, port: 8086, publicPort: 80}
 routes:
   - name: all
     rules:
@@ -26,7 +27,7 @@ routes:
 clusters:
   - {name: site, endpoints: ["127.0.0.1:1"]}
 """
-PORTS = {"web": "8080", "one": "8081", "two": "8082", "proxied": "8083", "six": "8084", "dual": "8085"}
+PORTS = {"web": "8080", "one": "8081", "two": "8082", "proxied": "8083", "six": "8084", "dual": "8085", "mapped": "80"}
 HOSTS = {"[::1]:8084": "::1", "[::]:8085": "::"}
 GET = "GET / HTTP/1.1\r\nHost: a.test\r\n"
 PLAIN = ("GET / HTTP/1.1", "host: a.test")
@@ -37,6 +38,7 @@ PLAIN = ("GET / HTTP/1.1", "host: a.test")
     [
         ("web", [], "127.0.0.1"),
         ("web", ["9.9.9.9"], "127.0.0.1"),
+        ("mapped", [], "127.0.0.1"),
         ("one", [], "127.0.0.1"),
         ("one", ["9.9.9.9"], "9.9.9.9, 127.0.0.1"),
         ("one", ["8.8.8.8, 9.9.9.9"], "9.9.9.9, 127.0.0.1"),

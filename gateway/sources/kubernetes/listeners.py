@@ -1,12 +1,15 @@
 """Listeners of Gateways and ListenerSets: which are good, which conflict, and the listeners of the configuration that they become.
 
 All Gateways share one data plane. Listeners of different Gateways that would be one and the same (port, protocol, hostname) are one
-listener of the configuration, and routes of each attach to it; `Options.binds` keeps Gateways apart that have their own addresses.
+listener of the configuration, and routes of each attach to it; `kubernetes.binds` keeps Gateways apart that have addresses of their
+own.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from gateway.model.listener import Listener
 from gateway.model.names import intersect_hostnames, normal_hostname
@@ -348,11 +351,21 @@ class _Ports:
         if len(protocols) > 1 and protocols != {"HTTPS", "TLS"}:
             self._refuse(entry, f"a listener of protocol {first.spec.protocol}")
             return
+        if first.spec.port != entry.spec.port:
+            self._refuse(entry, f"port {first.spec.port} of {first.gateway.text()}, which is bound to {port} too")
+            return
         key = (port, entry.hostname)
         known = self._found.get(key)
         if known is None:
             entry.name = f"{entry.owner.path()}/{entry.spec.name}"
-            listener = Listener(name=entry.name, port=port, protocol=_protocol(protocol), hostname=entry.hostname, tls=entry.tls)
+            listener = Listener(
+                name=entry.name,
+                port=port,
+                public_port=0 if port == entry.spec.port else entry.spec.port,
+                protocol=_protocol(protocol),
+                hostname=entry.hostname,
+                tls=entry.tls,
+            )
             self._found[key] = (listener, entry)
             return
         listener, owner = known
@@ -363,10 +376,7 @@ class _Ports:
         if listener.tls is not None and entry.tls is not None:
             certificates = tuple(dict.fromkeys((*listener.tls.certificates, *entry.tls.certificates)))
             tls = ListenerTLS(certificates=certificates, client_certificate=listener.tls.client_certificate)
-            self._found[key] = (
-                Listener(name=listener.name, port=port, protocol=listener.protocol, hostname=listener.hostname, tls=tls),
-                owner,
-            )
+            self._found[key] = (msgspec.structs.replace(listener, tls=tls), owner)
 
     def listeners(self) -> tuple[Listener, ...]:
         return tuple(listener for listener, _ in self._found.values())

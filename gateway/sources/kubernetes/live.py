@@ -446,7 +446,10 @@ class LiveSource:
             return status
         if owner is None:
             return status
-        ports = {each.name: each.port for each in owner.spec.listeners}
+        parent = None if isinstance(owner, Gateway) else owner.spec.parent_ref
+        gateway = (ref.namespace, ref.name) if parent is None else (parent.namespace or ref.namespace, parent.name)
+        binds = (self._options or Options.of(self.settings)).binds
+        ports = {each.name: binds.get((*gateway, each.port), each.port) for each in owner.spec.listeners}
         listeners = tuple(
             msgspec.structs.replace(each, conditions=_unprogrammed(each.conditions, shut[ports[each.name]]))
             if ports.get(each.name) in shut

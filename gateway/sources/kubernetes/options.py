@@ -48,6 +48,11 @@ class Options:
             ingress_tls_port=kubernetes.ingress_ports.https,
             config_maps=kubernetes.config_maps.label_selector,
             cluster_domain=kubernetes.east_west.cluster_domain,
+            binds={
+                (namespace, name, each.port): each.bind
+                for each in kubernetes.binds
+                for namespace, _, name in [each.gateway.partition("/")]
+            },
             east_west_ports=tuple(sorted(set(kubernetes.east_west.ports))),
             zone=kubernetes.zone,
             addresses=addresses_of(kubernetes, store),

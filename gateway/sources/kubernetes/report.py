@@ -157,6 +157,9 @@ class _Report:
         """Those of the gateway that were asked for, or all of them; and what is wrong with them."""
         have = self.view.options.addresses
         asked = tuple(each for each in state.gateway.spec.addresses if each.value)
+        if any(each.bind != each.spec.port for each in state.all_entries()):
+            # Reached by a Service that is not the gateway's own, and that nobody but the author of both knows.
+            return asked, None
         if asked:
             unknown = [each.value for each in asked if each not in have]
             if unknown and (have or self.view.options.needs_address):

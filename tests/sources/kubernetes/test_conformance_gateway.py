@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from kube import CLASS, Cluster, authorities, gateway, make_pair, route, secret, service, to
 
+from gateway.model.config import Bind, Kubernetes
 from gateway.sources.kubernetes.features import supported_features
 from gateway.sources.kubernetes.gateway import GatewayAddress
 from gateway.sources.kubernetes.options import Options
@@ -259,6 +260,17 @@ def test_gateway_static_addresses() -> None:
     assert read("[{value: 203.0.113.9}]")[0]["Programmed"] == "False AddressNotUsable"
     assert read("[{type: test/fake, value: x}]")[0]["Accepted"] == "False UnsupportedAddress"
     assert read("[]", Options(needs_address=True))[0]["Programmed"] == "False AddressNotAssigned"
+
+
+def test_a_gateway_with_ports_of_its_own_has_the_addresses_that_it_says() -> None:
+    binds = (Bind("default/inner", 80, 10080),)
+    options = Kubernetes(binds=binds, addresses=("192.0.2.1",))
+    inner = gateway("inner", more="addresses: [{value: 192.0.2.2}]")
+    cluster = Cluster(gateway("edge"), inner, options=Options.of(options))
+    for name, address in (("edge", "192.0.2.1"), ("inner", "192.0.2.2")):
+        status: Any = cluster.translation.statuses["Gateway", "default", name]  # type: ignore[index]
+        assert [each.value for each in status.addresses] == [address]
+        assert cluster.conditions("Gateway", name)["Programmed"] == "True Programmed"
 
 
 def test_overlapping_hosts_are_told() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from kube import Cluster, gateway, route, service, to
 
+from gateway.model.config import Bind, Kubernetes
 from gateway.sources.kubernetes.options import Options
 
 WEB = service("v1", 8080) + service("v2", 8080, address="10.0.0.2") + service("v3", 8080, address="10.0.0.3")
@@ -214,7 +215,8 @@ def test_gateway_http_listener_isolation() -> None:
 
 def test_http_route_multiple_gateways() -> None:
     """HTTPRouteMultipleGateways: of Gateways with addresses of their own each answers for its routes only."""
-    options = Options(binds={("default", "one", 80): 10080, ("default", "two", 80): 10081})
+    binds = tuple(Bind(f"default/{name}", 80, bind) for name, bind in (("one", 10080), ("two", 10081)))
+    options = Options.of(Kubernetes(binds=binds))
     cluster = Cluster(
         gateway("one"), gateway("two"), WEB,
         route("both", f"[{{matches: [{{path: {{value: /both}}}}], backendRefs: [{v(1)}]}}]", "[{name: one}, {name: two}]"),
@@ -227,6 +229,25 @@ def test_http_route_multiple_gateways() -> None:
     assert [each["Accepted"] for each in (cluster.conditions("HTTPRoute", "both", parent=n) for n in (0, 1))] == [
         "True Accepted"
     ] * 2
+
+
+def test_a_redirect_names_the_port_that_clients_know() -> None:
+    redirect = "[{filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplaceFullPath, replaceFullPath: /x}}}]}]"
+    listeners = "[{name: http, port: 8000, protocol: HTTP}]"
+    for binds in ((), (Bind("default/gw", 8000, 10080),)):
+        cluster = Cluster(gateway(listeners=listeners), route("r", redirect), options=Options.of(Kubernetes(binds=binds)))
+        answer = cluster.ask("/", "a.test", port=binds[0].bind if binds else 8000)
+        assert answer == "302 http://a.test:8000/x"
+
+
+def test_a_port_here_stands_for_one_port_of_gateways() -> None:
+    binds = (Bind("default/one", 81, 80), Bind("default/three", 80, 10080))
+    text = gateway("one", "[{name: http, port: 81, protocol: HTTP}]")
+    cluster = Cluster(text, gateway("two"), gateway("three"), options=Options.of(Kubernetes(binds=binds)))
+    assert cluster.listener_conditions("http", "one")["Programmed"] == "True Programmed"
+    assert cluster.listener_conditions("http", "two")["Accepted"] == "False PortUnavailable"
+    assert cluster.listener_conditions("http", "three")["Programmed"] == "True Programmed"
+    assert sorted((each.port, each.public_port) for each in cluster.translation.listeners) == [(80, 81), (10080, 80)]
 
 
 def test_gateways_of_one_address_share_their_listener() -> None:

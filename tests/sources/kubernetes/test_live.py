@@ -14,7 +14,7 @@ from servers import AnyServer, client_of, new_server
 from until import until
 
 from gateway.control.reconciler import Reconciler, Revision
-from gateway.model.config import Kubernetes
+from gateway.model.config import Bind, Kubernetes
 from gateway.sources.kubernetes.backoff import Backoff
 from gateway.sources.kubernetes.live import LiveSource, Outlet
 
@@ -276,6 +276,24 @@ def test_a_port_that_cannot_be_opened_is_not_programmed(tmp_path: Path) -> None:
             await until(lambda: programmed(one.server) == "False Invalid")
             (listener,) = one.server.status("Gateway", "gw")["listeners"]
             assert "Address already in use" in [each["message"] for each in listener["conditions"]]
+
+    asyncio.run(story())
+
+
+def test_a_port_that_is_another_one_here_cannot_be_opened(tmp_path: Path) -> None:
+    settings = Kubernetes(enabled=True, binds=(Bind("default/gw", 80, 10080),))
+    file = "kubernetes: {enabled: true, binds: [{gateway: default/gw, port: 80, bind: 10080}]}\n"
+
+    async def story() -> None:
+        async with running(tmp_path, gateway(), file=file, settings=settings, waits=False) as one:
+            one.shut[80] = "Not its own"
+            await one.go()
+            await until(lambda: programmed(one.server) == "True Programmed")
+            assert [each.port for each in one.revisions[-1].model.ports] == [10080]
+        async with running(tmp_path, gateway(), file=file, settings=settings, waits=False) as one:
+            one.shut[10080] = "Address already in use"
+            await one.go()
+            await until(lambda: programmed(one.server) == "False Invalid")
 
     asyncio.run(story())
 
