@@ -29,6 +29,13 @@ routes:
     rules:
       - matches: [{{path: {{type: PathPrefix, value: /lost}}}}]
         backendRefs: [{{name: nowhere}}]
+  - name: limited
+    rules:
+      - matches: [{{path: {{type: PathPrefix, value: /limited}}}}]
+        rateLimits: [few]
+        backendRefs: [{{name: site}}]
+rateLimits:
+  - {{name: few, limit: {{requests: 3, per: 1h}}, key: [path, "header:x-key"], mode: local}}
 clusters:
   - {{name: site, endpoints: ["{origin}"]}}
   - {{name: nowhere, endpoints: ["127.0.0.1:1"]}}
@@ -157,6 +164,29 @@ def test_the_dashboard_shows_live_numbers(gateway: Gateway, browser: Browser, tm
     assert browser.said == []
 
 
+def test_the_dashboard_shows_the_keys_that_rate_limits_meet_most(gateway: Gateway, browser: Browser) -> None:
+    """None at first; then those that came, the one that came most before the others, and whatever a client writes as text."""
+    browser.said.clear()
+    browser.open(f"http://{gateway.admin}/")
+    keys = "[...document.querySelectorAll('#keys tbody tr')].map(tr => [...tr.cells].map(td => td.textContent))"
+    browser.until(lambda: browser.run(keys) == [["no rate limit met a request lately"]])
+    statuses = [request(gateway.address(), "/limited/often", headers={"x-key": "sesame"})[0] for _ in range(8)]
+    assert statuses == [200] * 3 + [429] * 5
+    written = "/limited/<img/src=x/onerror=window.hurt=1>" + "x" * 80
+    assert request(gateway.address(), written)[0] == 200
+    browser.until(lambda: len(browser.run(keys)) == 2 and browser.run(keys)[1][3] == "1")
+    often, once = browser.run(keys)
+    assert (often[0], *often[3:]) == ("few", "8", "5") and float(often[2]) > 0
+    assert often[1].startswith("path=/limited/often,header:x-key=#") and "sesame" not in often[1]
+    assert (once[0], once[1], *once[3:]) == ("few", f"path={written},header:x-key=-", "1", "0")
+    assert browser.run("document.querySelectorAll('#keys img').length") == 0 and browser.run("window.hurt") is None
+    assert browser.run("document.querySelector('#keys td.warn').textContent") == "5"
+    for width in (1280, 400):
+        browser.resize(width, 900)
+        assert browser.run("document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.said == []
+
+
 def test_the_dashboard_says_what_is_wrong_and_takes_no_markup_from_it(gateway: Gateway, browser: Browser) -> None:
     browser.open(f"http://{gateway.admin}/")
     text = gateway.config.read_text()
@@ -172,7 +202,7 @@ def test_the_dashboard_says_what_is_wrong_and_takes_no_markup_from_it(gateway: G
 def test_every_link_of_the_dashboard_leads_somewhere(gateway: Gateway, browser: Browser) -> None:
     browser.open(f"http://{gateway.admin}/")
     links: list[str] = browser.run("[...document.querySelectorAll('nav a')].map(a => a.href)")
-    assert len(links) >= 5
+    assert len(links) >= 8
     for link in links:
         browser.open(link)
         assert browser.requests[link]["status"] == 200, link
