@@ -33,6 +33,8 @@ cdef struct KeyFacts:      # of a request, beside its head
 cdef bint limit_key_of(Snapshot snapshot, const RateRec *rate, HeaderBlock request, const KeyFacts *facts, LimitKey *key) noexcept nogil
 # The value of one part; False when the request has none.
 cdef bint borrow_part(uint32_t kind, Span name, HeaderBlock request, const KeyFacts *facts, uint8_t *room, Span *value) noexcept nogil
+# What the configuration calls a part of this kind.
+cdef const char *part_word(uint32_t kind) noexcept nogil
 # What is shown of a value that may be a secret: the same in every gateway.
 cdef uint64_t digest_of(Span value) noexcept nogil
 cdef enum:

@@ -249,6 +249,31 @@ cdef uint64_t digest_of(Span value) noexcept nogil:
     return key.hi
 
 
+cdef const char *part_word(uint32_t kind) noexcept nogil:
+    if kind == PART_HEADER:
+        return b"header"
+    if kind == PART_COOKIE:
+        return b"cookie"
+    if kind == PART_QUERY:
+        return b"query"
+    if kind == PART_CLIENT:
+        return b"clientAddress"
+    if kind == PART_HOST:
+        return b"host"
+    if kind == PART_PATH:
+        return b"path"
+    if kind == PART_METHOD:
+        return b"method"
+    if kind == PART_ROUTE:
+        return b"route"
+    if kind == PART_SUBJECT:
+        return b"clientSubjectAltName"
+    return b"constant"
+
+
+PART_KINDS = {part_word(number).decode(): number for number in range(PART_HEADER, PART_CONSTANT + 1)}
+
+
 def key_of(uint64_t limit_id, parts):
     cdef Sip sip
     cdef uint8_t room[PART_ROOM]

@@ -5,8 +5,8 @@ from libc.string cimport memcpy, memset, strlen
 
 from gateway._core.headers cimport HeaderBlock
 from gateway._core.limit_key cimport (
-    PART_CLIENT, PART_CONSTANT, PART_COOKIE, PART_HEADER, PART_HOST, PART_METHOD, PART_PATH, PART_QUERY, PART_ROOM, PART_ROUTE,
-    PART_SUBJECT, KeyFacts, LimitKey, borrow_part, digest_of)
+    PART_CLIENT, PART_CONSTANT, PART_HOST, PART_METHOD, PART_PATH, PART_ROOM, PART_ROUTE, KeyFacts, LimitKey, borrow_part, digest_of,
+    part_word)
 from gateway._core.snapshot cimport NONE, KeyPartRec, RateRec, Snapshot, id64
 from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
 
@@ -59,29 +59,6 @@ cdef void put_network(TopCounter *counter, Span value) noexcept nogil:
         put_word(counter, b"/64")
 
 
-cdef const char *word_of(uint32_t kind) noexcept nogil:
-    """As the configuration calls it."""
-    if kind == PART_HEADER:
-        return b"header:"
-    if kind == PART_COOKIE:
-        return b"cookie:"
-    if kind == PART_QUERY:
-        return b"query:"
-    if kind == PART_CLIENT:
-        return b"clientAddress"
-    if kind == PART_HOST:
-        return b"host"
-    if kind == PART_PATH:
-        return b"path"
-    if kind == PART_METHOD:
-        return b"method"
-    if kind == PART_ROUTE:
-        return b"route"
-    if kind == PART_SUBJECT:
-        return b"clientSubjectAltName"
-    return b"constant"
-
-
 cdef void write_text(TopCounter *counter, Snapshot snapshot, const RateRec *rate, HeaderBlock request, const KeyFacts *facts) noexcept nogil:
     """PART=VALUE of each part, set apart by commas."""
     cdef uint8_t room[PART_ROOM]
@@ -96,8 +73,10 @@ cdef void write_text(TopCounter *counter, Snapshot snapshot, const RateRec *rate
         name = snapshot.borrow(part.name)
         if i:
             put_word(counter, b",")
-        put_word(counter, word_of(part.kind))
-        put(counter, name.p, name.n)
+        put_word(counter, part_word(part.kind))
+        if name.n:
+            put_word(counter, b":")
+            put(counter, name.p, name.n)
         if part.kind == PART_CONSTANT:
             continue
         put_word(counter, b"=")

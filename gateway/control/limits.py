@@ -4,16 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway._core import limit_key
+from gateway._core.limit_key import PART_KINDS, key_of
 from gateway.model.policy import Rate as RateSpec
 from gateway.model.policy import RateLimit, Redis
 
 DEFAULT_TIMEOUT_MS = 10
-PART_KINDS = {
-    "header": 1, "cookie": 2, "query": 3, "clientAddress": 4, "host": 5, "path": 6, "method": 7, "route": 8,
-    "clientSubjectAltName": 9, "constant": 10,
-}  # fmt: skip
-"""Kinds of the parts of a key, as the core numbers them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,4 +124,4 @@ def override_key(limit: Limit, limit_id: int, override: Override, route_id: dict
         else:
             text = value.lower() if kind == PART_KINDS["host"] else value
             parts.append((kind, text.encode()))
-    return limit_key.key_of(limit_id, parts)
+    return key_of(limit_id, parts)

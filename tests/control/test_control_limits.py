@@ -1,16 +1,20 @@
 """Rate limits on their way into the snapshot: defaults, parts of keys, overrides, and the tags of what is asked together."""
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import msgspec
 
-from gateway._core.limit_key import key_of
+from gateway._core.limit_key import PART_KINDS, key_of
 from gateway._core.snapshot import load
 from gateway.control.build import build, is_same_but_endpoints
 from gateway.control.compile import compile_model, name_id
 from gateway.control.limits import Override, Terms
 from gateway.model.config import Config
+from gateway.model.policy import RateLimit
 from gateway.model.scalars import decode_hook
+from gateway.model.validate import validate
 
 
 def config(**root: Any) -> Config:
@@ -37,6 +41,19 @@ def test_without_a_store_everything_is_counted_here_and_in_flight_always_is() ->
     assert build(msgspec.convert({"rateLimits": [spec]}, Config, dec_hook=decode_hook)).rates[0].mode == "local"
     (limit,) = build(config(rateLimits=[{"name": "a", "mode": "strict", "concurrency": 7}])).rates
     assert (limit.algorithm, limit.mode, limit.terms) == ("in-flight", "local", Terms(7, 7, 0))
+
+
+def test_the_words_for_parts_of_a_key_are_the_same_everywhere() -> None:
+    """The core's, which shows keys and is told kinds by number; what the configuration takes; and what its reference says."""
+    bad = validate(config(rateLimits=[{"name": "a", "limit": {"requests": 1, "per": "1s"}, "key": ["color"]}])).findings[0]
+    taken = bad.message.partition("one of ")[2].split(", ")
+    assert sorted(PART_KINDS) == sorted(word.removesuffix(":NAME") for word in taken)
+    reference = (Path(__file__).parents[2] / "config" / "reference.yaml").read_text()
+    described = str(get_type_hints(RateLimit, include_extras=True)["key"])
+    for told in (reference.partition("    key: [clientAddress, ")[2][:300], described):
+        assert [word for word in taken if not re.search(rf"\b{word}\b", told)] == []
+    (limit,) = limits({"name": "a", "key": [word.replace("NAME", "x") for word in taken]})
+    assert limit.key == tuple((PART_KINDS[word.removesuffix(":NAME")], "x" if ":" in word else "") for word in taken)
 
 
 def test_limits_that_one_request_may_meet_have_one_tag() -> None:
