@@ -382,7 +382,7 @@ cdef class Snapshot:
 cdef inline uint64_t id64(uint32_t lo, uint32_t hi) noexcept nogil:
     return (<uint64_t> hi << 32) | lo
 
-# The one hash of host names and paths; FNV-1a finished with an avalanche step. Also def'd as snapshot.hash32 for control/compile.
+# The one hash of host names and paths; FNV-1a finished with an avalanche step.
 cdef enum:
     HASH_BASIS = 2166136261
     HASH_PRIME = 16777619
@@ -394,3 +394,6 @@ cdef inline uint32_t hash32_finish(uint32_t h) noexcept nogil:
     return h
 
 cdef uint32_t hash32_of(const uint8_t *p, size_t n) noexcept nogil
+cdef uint32_t hash32_of_reversed(const uint8_t *p, size_t n) noexcept nogil
+# Writes the checksum of a finished blob into its header.
+cdef void seal_blob(uint8_t *base, size_t size) noexcept nogil

@@ -99,6 +99,14 @@ cdef uint32_t hash32_of(const uint8_t *p, size_t n) noexcept nogil:
     return hash32_finish(h)
 
 
+cdef uint32_t hash32_of_reversed(const uint8_t *p, size_t n) noexcept nogil:
+    cdef uint32_t h = HASH_BASIS
+    cdef size_t i
+    for i in range(n):
+        h = (h ^ p[n - 1 - i]) * <uint32_t> HASH_PRIME
+    return hash32_finish(h)
+
+
 cdef inline uint64_t load_u64(const uint8_t *p) noexcept nogil:
     cdef uint64_t word = 0
     memcpy(&word, p, 8)
@@ -732,23 +740,21 @@ def verify_some(Snapshot snapshot not None):
     return snapshot.verify_some()
 
 
-def hash32(bytes text not None):
-    """hash32_of for control/compile."""
-    return hash32_of(<const uint8_t *> <const char *> text, <size_t> len(text))
-
-
-def seal(bytearray blob not None):
-    """Writes the checksum of a finished blob into its header."""
+cdef void seal_blob(uint8_t *base, size_t size) noexcept nogil:
     cdef uint64_t check
     cdef Sum sum
-    cdef uint8_t *base = <uint8_t *> PyByteArray_AS_STRING(blob)
-    cdef size_t size = <size_t> len(blob)
-    if size < HEADER_SIZE or size & 7:
-        raise ValueError(f"{size} bytes are no snapshot")
     sum_start(&sum)
     sum_add(&sum, base + SEALED_FROM, size - SEALED_FROM)
     check = sum_end(&sum, size - SEALED_FROM)
     memcpy(base + 16, &check, 8)
+
+
+def seal(bytearray blob not None):
+    """Writes the checksum of a blob that somebody changed into its header."""
+    cdef size_t size = <size_t> len(blob)
+    if size < HEADER_SIZE or size & 7:
+        raise ValueError(f"{size} bytes are no snapshot")
+    seal_blob(<uint8_t *> PyByteArray_AS_STRING(blob), size)
 
 
 def pack_header(size_t size, uint64_t revision):

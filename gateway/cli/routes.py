@@ -25,7 +25,7 @@ def load_model(sources: Sources) -> tuple[Model | None, Where]:
 
 
 def match_text(match: Match) -> str:
-    """"GET PathPrefix /api header x=1"."""
+    """ "GET PathPrefix /api header x=1"."""
     parts = [match.method] if match.method else []
     parts.append(f"{match.path_type} {match.path or '/'}")
     parts.extend(f"header {each.name}{'~' if each.is_regex else '='}{each.value}" for each in match.headers)
@@ -41,13 +41,13 @@ def filter_text(each: Filter) -> str:
     return "rewrite"
 
 
-def filter_texts(model: Model, rule: Rule) -> list[str]:
+def filter_texts(rule: Rule) -> list[str]:
     """All that a rule does beside choosing a backend."""
     texts = ["cors"] if rule.cors is not None else []
     texts += [filter_text(each) for each in rule.filters]
     for mirror in rule.mirrors:
         share = "" if mirror.share == ALL else f" {mirror.share / ALL:.3g}"
-        texts.append(f"mirror{share} to {model.clusters[mirror.cluster].name}")
+        texts.append(f"mirror{share} to {mirror.cluster}")
     return texts
 
 
@@ -65,14 +65,8 @@ def table_of(model: Model) -> list[dict[str, Any]]:
                     "listeners": listeners,
                     "hosts": hosts,
                     "matches": [match_text(match) for match in rule.matches],
-                    "filters": filter_texts(model, rule),
-                    "backends": [
-                        {
-                            "cluster": None if backend.cluster is None else model.clusters[backend.cluster].name,
-                            "weight": backend.weight,
-                        }
-                        for backend in rule.backends
-                    ],
+                    "filters": filter_texts(rule),
+                    "backends": [{"cluster": backend.cluster, "weight": backend.weight} for backend in rule.backends],
                 }
             )
     return rows

@@ -205,8 +205,8 @@ Served = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute
 class Mirror:
     """A cluster that gets a copy of a share of the requests."""
 
-    cluster: int
-    """Index into Model.clusters."""
+    cluster: str
+    """Name of one of Model.clusters."""
     share: int
     """Requests of 2**32 that are copied; ALL: every one."""
 
@@ -232,8 +232,8 @@ class Cors:
 class Backend:
     """A share of a rule's requests."""
 
-    cluster: int | None
-    """Index into Model.clusters; None is answered 500."""
+    cluster: str | None
+    """Name of one of Model.clusters; None is answered 500."""
     weight: int
     """At least 1: backends of weight 0 are left out."""
     filters: tuple[Filter, ...]
@@ -312,9 +312,10 @@ class Kept:
     """What the last build came to, for the next one: of what is the very same object as then, the result is."""
 
     listeners: tuple[Listener, ...] = ()
-    cluster_names: tuple[str, ...] = ()
+    cluster_names: frozenset[str] = frozenset()
     rates: dict[str, int] = field(default_factory=dict)
-    routes: dict[str, tuple[Served, Route]] = field(default_factory=dict)
+    routes: dict[str, tuple[Served, Route, tuple[str, ...]]] = field(default_factory=dict)
+    """With the names that its references ask for, whether there is such a cluster or not."""
     clusters: dict[str, tuple[ClusterSpec, Cluster]] = field(default_factory=dict)
 
 
@@ -336,10 +337,9 @@ def build(config: Config, kept: Kept | None = None) -> Model:
         kept.rates, kept.clusters, kept.routes = numbers, {}, {}
     listeners = tuple(_build_listener(spec, port_numbers, config.limits, numbers) for spec in specs)
     clusters = _build_clusters(config, kept)
-    names = tuple(cluster.name for cluster in clusters)
-    if (names, listeners) != (kept.cluster_names, kept.listeners):
+    if listeners != kept.listeners:
         # Routes hold their numbers.
-        kept.cluster_names, kept.listeners, kept.routes = names, listeners, {}
+        kept.listeners, kept.routes = listeners, {}
     return Model(ports=ports, listeners=listeners, routes=_build_routes(config, kept), clusters=clusters, rates=rates)
 
 
@@ -354,14 +354,25 @@ def _build_clusters(config: Config, kept: Kept) -> tuple[Cluster, ...]:
 
 
 def _build_routes(config: Config, kept: Kept) -> tuple[Route, ...]:
-    numbers = {name: number for number, name in enumerate(kept.cluster_names)}
+    names = frozenset(kept.clusters)
+    moved = names ^ kept.cluster_names
+    kept.cluster_names = names
     before, kept.routes = kept.routes, {}
     for spec in sorted(config.routes, key=attrgetter("created", "name")):
         known = before.get(spec.name)
-        if known is None or known[0] is not spec:
-            known = (spec, _build_route(spec, kept.listeners, numbers, kept.rates))
+        if known is None or known[0] is not spec or not moved.isdisjoint(known[2]):
+            known = (spec, _build_route(spec, kept.listeners, names, kept.rates), _asked(spec))
         kept.routes[spec.name] = known
-    return tuple(route for _, route in kept.routes.values())
+    return tuple(route for _, route, _ in kept.routes.values())
+
+
+def _asked(spec: Served) -> tuple[str, ...]:
+    """Names of clusters that a route refers to."""
+    names = [ref.name for rule in spec.rules for ref in rule.backend_refs]
+    if isinstance(spec, HTTPRoute | GRPCRoute):
+        mirrors = [each.request_mirror for rule in spec.rules for each in rule.filters]
+        names += [each.backend_ref.name for each in mirrors if each is not None]
+    return tuple(dict.fromkeys(names))
 
 
 def _met_together(config: Config) -> Iterator[tuple[str, ...]]:
@@ -465,7 +476,7 @@ def hash_key(spec: ClusterSpec) -> tuple[Literal["none", "header", "cookie", "qu
     return "none", ""
 
 
-def _build_route(spec: Served, listeners: tuple[Listener, ...], clusters: dict[str, int], rates: dict[str, int]) -> Route:
+def _build_route(spec: Served, listeners: tuple[Listener, ...], clusters: frozenset[str], rates: dict[str, int]) -> Route:
     attachments = _attach(spec, listeners)
     if isinstance(spec, HTTPRoute):
         rules = tuple(_build_rule(rule, number, clusters, spec.rate_limits, rates) for number, rule in enumerate(spec.rules))
@@ -494,7 +505,7 @@ def _attach(spec: Served, listeners: tuple[Listener, ...]) -> tuple[Attachment, 
 
 
 def _build_rule(
-    spec: HTTPRouteRule, number: int, clusters: dict[str, int], route_rates: tuple[str, ...], rates: dict[str, int]
+    spec: HTTPRouteRule, number: int, clusters: frozenset[str], route_rates: tuple[str, ...], rates: dict[str, int]
 ) -> Rule:
     filters: tuple[Filter, ...] = ()
     backends: tuple[Backend, ...] = (Backend(cluster=None, weight=1, filters=()),)
@@ -522,7 +533,7 @@ def _build_rule(
     )
 
 
-def _build_mirrors(spec: HTTPRouteRule, clusters: dict[str, int]) -> tuple[Mirror, ...]:
+def _build_mirrors(spec: HTTPRouteRule, clusters: frozenset[str]) -> tuple[Mirror, ...]:
     mirrors = []
     for each in spec.filters:
         mirror = each.request_mirror
@@ -534,7 +545,7 @@ def _build_mirrors(spec: HTTPRouteRule, clusters: dict[str, int]) -> tuple[Mirro
         elif mirror.fraction is not None:
             share = min(ALL, mirror.fraction.numerator * ALL // mirror.fraction.denominator)
         if share:
-            mirrors.append(Mirror(clusters[mirror.backend_ref.name], share))
+            mirrors.append(Mirror(mirror.backend_ref.name, share))
     return tuple(mirrors)
 
 
@@ -549,9 +560,9 @@ def _build_cors(spec: CORS) -> Cors:
     )
 
 
-def _build_tunnel(name: str | None, refs: tuple[BackendRef, ...], clusters: dict[str, int], offers: tuple[str, ...]) -> Rule:
+def _build_tunnel(name: str | None, refs: tuple[BackendRef, ...], clusters: frozenset[str], offers: tuple[str, ...]) -> Rule:
     """The rule of a TLSRoute or TCPRoute: whole connections, by weight. offers: protocols of which a client offers one."""
-    backends = tuple(Backend(clusters.get(ref.name) if is_plain(ref) else None, ref.weight, ()) for ref in refs if ref.weight)
+    backends = tuple(Backend(_served(ref, clusters), ref.weight, ()) for ref in refs if ref.weight)
     asked: list[tuple[ValueMatch, ...]] = [(ValueMatch("alpn", offer, False),) for offer in dict.fromkeys(offers)]
     return Rule(
         number=0,
@@ -567,11 +578,15 @@ def _build_tunnel(name: str | None, refs: tuple[BackendRef, ...], clusters: dict
     )
 
 
-def _build_backend(ref: HTTPBackendRef, clusters: dict[str, int]) -> Backend:
+def _build_backend(ref: HTTPBackendRef, clusters: frozenset[str]) -> Backend:
     if any(filter_gap(each.type, at_backend=True) for each in ref.filters):
         return Backend(cluster=None, weight=ref.weight, filters=())
     filters = tuple(_build_filter(each) for each in ref.filters)
-    return Backend(cluster=clusters.get(ref.name) if is_plain(ref) else None, weight=ref.weight, filters=filters)
+    return Backend(cluster=_served(ref, clusters), weight=ref.weight, filters=filters)
+
+
+def _served(ref: HTTPBackendRef | BackendRef, clusters: frozenset[str]) -> str | None:
+    return ref.name if ref.name in clusters and is_plain(ref) else None
 
 
 def is_plain(ref: HTTPBackendRef | BackendRef | BackendObjectRef) -> bool:

@@ -60,7 +60,7 @@ def build_limits(specs: Iterable[RateLimit], redis: Redis | None, groups: Iterab
     """Sorted by name. groups: names of the limits that one request may meet together."""
     ordered = sorted(specs, key=lambda spec: spec.name)
     strict = {spec.name for spec in ordered if spec.mode == "strict" and spec.limit is not None and redis is not None}
-    tags = _tags([name for name in group if name in strict] for group in groups)
+    tags = _tags([name for name in group if name in strict] for group in groups) if strict else {}
     timeout = DEFAULT_TIMEOUT_MS if redis is None else int(redis.timeout)
     return tuple(_build(spec, timeout, tags.get(spec.name, ""), has_store=redis is not None) for spec in ordered)
 

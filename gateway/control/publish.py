@@ -81,8 +81,8 @@ def _client_sides(model: Model, compiled: Compiled, secured: Secured) -> dict[in
     upon with every client."""
     if not secured.clusters:
         return {}
-    for_http: set[int | None] = set()
-    carried: dict[int | None, set[str]] = {}
+    for_http: set[str | None] = set()
+    carried: dict[str | None, set[str]] = {}
     for route in model.routes:
         for rule in route.rules:
             clusters = {backend.cluster for backend in rule.backends}
@@ -90,15 +90,15 @@ def _client_sides(model: Model, compiled: Compiled, secured: Secured) -> dict[in
                 for_http |= clusters | {mirror.cluster for mirror in rule.mirrors}
             else:
                 agreed = _agreed(model, route, rule)
-                for number in clusters:
-                    carried.setdefault(number, set()).update(agreed)
+                for name in clusters:
+                    carried.setdefault(name, set()).update(agreed)
     sides = {}
-    for number, cluster in enumerate(model.clusters):
+    for cluster in model.clusters:
         if cluster.name not in compiled.clusters or cluster.name not in secured.clusters:
             continue
         side = secured.clusters[cluster.name]
-        if number not in for_http:
-            protocols = carried.get(number, {""})
+        if cluster.name not in for_http:
+            protocols = carried.get(cluster.name, {""})
             alpn = tuple(protocols) if len(protocols) == 1 and "" not in protocols else ()
             side = msgspec.structs.replace(side, alpn=alpn, carries=True)
         sides[compiled.clusters[cluster.name]] = side

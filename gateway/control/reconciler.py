@@ -23,6 +23,7 @@ import msgspec
 
 from gateway.control.build import Kept, Model, build, build_endpoints, is_same_but_endpoints
 from gateway.control.compile import Compiled, compile_model
+from gateway.control.compile import Kept as KeptPieces
 from gateway.model.cluster import EndpointSpec
 from gateway.model.config import Config
 from gateway.model.listener import bind_address
@@ -135,6 +136,7 @@ class Reconciler:
         self._apply_problems: list[Problem] = []
         self._tls_files = Files()
         self._kept = Kept()
+        self._pieces = KeptPieces()
         self.due: datetime | None = None
         self.current: Revision | None = None
         self.problems: list[Problem] = []
@@ -211,7 +213,7 @@ class Reconciler:
             moved = Revision(last.number, config, model, last.compiled, secured, last.applied_at)
             return Load([*problems, *last.compiled.problems], moved, False, loaded.tls_files, loaded.due, loaded.digest)
         number = 1 if last is None else last.number + 1
-        compiled = compile_model(model, number)
+        compiled = compile_model(model, number, self._pieces)
         revision = Revision(number, config, model, compiled, secured)
         return Load([*problems, *compiled.problems], revision, False, loaded.tls_files, loaded.due, loaded.digest)
 

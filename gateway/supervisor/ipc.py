@@ -118,7 +118,10 @@ class Settings(Message, tag="settings"):
 
 
 class Snapshot(Message, tag="snapshot"):
-    """A compiled configuration in a sealed memory file, with the endpoints of its clusters by 64-bit id."""
+    """A compiled configuration in a sealed memory file, with the endpoints of its clusters by 64-bit id.
+
+    Of a cluster that an earlier message has told of, endpoints come again only when they are others: there are many thousand.
+    """
 
     carries: ClassVar[int] = 1
     revision: int
@@ -126,6 +129,10 @@ class Snapshot(Message, tag="snapshot"):
     endpoints: dict[int, list[Endpoint]]
     secured: list[int] = []
     """Ids of its listeners and clusters that speak TLS; what others had is forgotten."""
+    gone: list[int] = []
+    """Clusters of earlier messages that it has no more."""
+    is_whole: bool = True
+    """Whether nothing that earlier messages said of endpoints counts any more."""
 
 
 class TLS(Message, tag="tls"):

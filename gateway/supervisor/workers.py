@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,8 @@ class Slot:
     restarts: int = 0
     delay: float = BACKOFF_FIRST_S
     answers: dict[int, asyncio.Future[list[dict[str, Any]]]] = field(default_factory=dict)
+    endpoints: Mapping[int, list[ipc.Endpoint]] | None = None
+    """Of the clusters, as this process has been told; None before the first word."""
 
     def row(self) -> dict[str, Any]:
         """For the admin port."""
@@ -201,6 +203,7 @@ class Fleet:
         slot.state = State.STARTING
         slot.revision = slot.refused = slot.connections = 0
         slot.error = slot.tls_error = ""
+        slot.endpoints = None
         slot.channel = channel = ipc.Channel(
             ours, ipc.Up, lambda message, fd: self._on_message(slot, message), lambda: self._on_channel_closed(slot)
         )
@@ -297,8 +300,16 @@ class Fleet:
             slot.channel.send(message, fd)
 
     def _send_publication(self, slot: Slot, publication: Publication) -> None:
-        message = ipc.Snapshot(publication.revision, publication.size, publication.endpoints, publication.secured)
-        self._send(slot, message, publication.fd)
+        before, slot.endpoints = slot.endpoints, publication.endpoints
+        changed, gone = publication.endpoints, []
+        if before is not None:
+            changed = {id_: rows for id_, rows in changed.items() if (old := before.get(id_)) is not rows and old != rows}
+            gone = [id_ for id_ in before if id_ not in publication.endpoints]
+        self._send(
+            slot,
+            ipc.Snapshot(publication.revision, publication.size, changed, publication.secured, gone, is_whole=before is None),
+            publication.fd,
+        )
 
     def _send_listener(self, slot: Slot, listener: Listener) -> None:
         self._send(slot, ipc.Listen(listener.bind_id, listener.bound), listener.sockets[slot.index].fileno())
@@ -324,6 +335,9 @@ class Fleet:
         if changed:
             publication.endpoints = {**publication.endpoints, **changed}
             self.broadcast(ipc.Endpoints(changed))
+            for slot in self.slots:
+                if slot.endpoints is not None:
+                    slot.endpoints = publication.endpoints
 
     def secure(self, tls: ipc.TLS) -> list[int]:
         """What listeners and clusters need for TLS from now on; before `publish`, when that brings who needs it.

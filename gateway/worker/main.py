@@ -29,7 +29,7 @@ from gateway.supervisor.secrets import hold_keys
 from gateway.worker.descriptors import make_room
 from gateway.worker.drain import SETTLE_S, Leaving, turn_away
 from gateway.worker.resolver import Resolver
-from gateway.worker.swap import map_blob, put_to_use, set_changed, verified
+from gateway.worker.swap import Wishes, map_blob, put_to_use, set_changed, verified
 
 if TYPE_CHECKING:
     from gateway.worker.limits.link import Link
@@ -59,6 +59,7 @@ class Worker:
         self._access_log: AccessLog | None = None
         self._resolver = Resolver(self._on_resolved)
         self._endpoints: dict[int, tuple[ipc.Endpoint, ...]] = {}
+        self._wishes = Wishes()
         self._listening: dict[int, int] = {}
         self._going: dict[int, float] = {}
         self._desk: Desk | None = None
@@ -191,6 +192,7 @@ class Worker:
                 assert fd is not None
                 await self._swap(order, fd)
             case ipc.Endpoints():
+                self._wishes.note_endpoints(order.endpoints, self._endpoints)
                 resolved = await self._resolver.want(order.endpoints, is_all=False)
                 self._on_resolved(resolved)
             case ipc.Listen():
@@ -248,14 +250,18 @@ class Worker:
             return None
 
     async def _swap(self, order: ipc.Snapshot, fd: int) -> None:
+        wishes = self._wishes
+        wishes.note(order, self._endpoints)
         try:
             blob = map_blob(fd, order.size)
             snapshot = await verified(self._engine, blob)
-            resolved = await self._resolver.want(order.endpoints, is_all=True)
+            self._resolver.forget(wishes.gone)
+            resolved = await self._resolver.want(wishes.late, is_all=order.is_whole)
             if self._desk is not None:
                 # In the turn of the swap: no handshake sees the old routes with the new certificates for longer.
                 self._desk.apply()
-            cost = put_to_use(self._engine, snapshot, order.revision, resolved, self._endpoints)
+            cost = put_to_use(self._engine, snapshot, order.revision, resolved, wishes.gone, self._endpoints)
+            self._wishes = Wishes()
             if self._desk is not None:
                 self._desk.forget(order.secured)
         except (ValueError, OSError) as error:
@@ -278,7 +284,7 @@ class Worker:
             self._desk.apply()
 
     def _on_resolved(self, endpoints: dict[int, list[ipc.Endpoint]]) -> None:
-        """New answers. A cluster that no snapshot in use has is left to the swap that brings it."""
+        """New answers, for clusters of the snapshot in use."""
         known = {cluster: rows for cluster, rows in endpoints.items() if cluster in self._endpoints}
         set_changed(self._engine, known, self._endpoints)
 

@@ -111,6 +111,12 @@ class Resolver:
                         await state.asked.wait()
         return {cluster: self._resolved(rows) if cluster in self._named else list(rows) for cluster, rows in clusters.items()}
 
+    def forget(self, clusters: Iterable[int]) -> None:
+        """These are no more. Names that only they had are asked for no longer, once `want` has been called again."""
+        for cluster in clusters:
+            self._clusters.pop(cluster, None)
+            self._named.pop(cluster, None)
+
     def _note(self, clusters: Mapping[int, Sequence[Endpoint]], is_all: bool) -> None:
         """Looks for names where the endpoints are other ones: of many thousand few are, and requests wait meanwhile."""
         before, named = self._clusters, self._named

@@ -7,7 +7,8 @@ import asyncio
 import mmap
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import gateway.supervisor.ipc as ipc
@@ -50,22 +51,46 @@ async def verified(engine: Verifier, blob: mmap.mmap) -> Snapshot:
     return snapshot
 
 
+@dataclass(slots=True)
+class Wishes:
+    """What has been said of endpoints and is not so yet. What a refused snapshot brought is not said again, and waits here."""
+
+    late: dict[int, Sequence[ipc.Endpoint]] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
+
+    def note(self, order: ipc.Snapshot, current: Collection[int]) -> None:
+        """What a snapshot says. current: the clusters that the engine has."""
+        if order.is_whole:
+            self.late, self.gone = {}, set(current)
+        for cluster in order.gone:
+            self.late.pop(cluster, None)
+        self.late.update(order.endpoints)
+        self.gone = (self.gone | set(order.gone)) - order.endpoints.keys()
+
+    def note_endpoints(self, endpoints: Mapping[int, Sequence[ipc.Endpoint]], current: Collection[int]) -> None:
+        """What is said of endpoints alone. A cluster that no snapshot in use has is left to the swap that brings it."""
+        self.late.update({cluster: rows for cluster, rows in endpoints.items() if cluster not in current or cluster in self.late})
+
+
 def put_to_use(
     engine: Swappable,
     snapshot: Snapshot,
     revision: int,
     endpoints: Mapping[int, Sequence[ipc.Endpoint]],
+    gone: Collection[int],
     current: dict[int, tuple[ipc.Endpoint, ...]],
 ) -> int:
     """Swaps and sets the endpoints that differ from `current`, which is brought up to date. Microseconds that it took.
+
+    gone: clusters that the snapshot has no more. Of those that are in neither, the endpoints stay.
 
     Raises ValueError when the snapshot does not verify; the engine then still has what it had, and `current` is untouched.
     """
     start = time.monotonic_ns()
     engine.swap(snapshot, revision)
     set_changed(engine, endpoints, current)
-    for gone in current.keys() - endpoints.keys():
-        del current[gone]
+    for cluster in gone:
+        current.pop(cluster, None)
     return (time.monotonic_ns() - start) // 1000
 
 

@@ -11,7 +11,7 @@ from gateway._core import explain
 from gateway._core.snapshot import Snapshot, load
 from gateway.control import compile as compile_module
 from gateway.control.build import Backend, Match, Model, Rule, ValueMatch, build
-from gateway.control.compile import Compiled, build_table, compile_model, name_id
+from gateway.control.compile import Compiled, compile_model, name_id
 from gateway.model import Cluster, Config, HTTPRoute, Limits, Listener, LoadBalancing, Size
 from gateway.model.listener import LimitsOverride
 from gateway.model.route import (
@@ -196,16 +196,6 @@ def test_hosts_of_one_route_share_their_tables() -> None:
     assert many.counts_by_section["vhosts"] == 50
     assert many.counts_by_section["rows"] == one.counts_by_section["rows"]
     assert all(answer(many, "/b", host) == "r" for host in hosts)
-
-
-def test_tables_are_at_most_half_full_and_complete() -> None:
-    draw = random.Random(3)
-    for size in (0, 1, 2, 3, 4, 5, 100, 1000):
-        entries = [(draw.getrandbits(32) if size < 100 else draw.getrandbits(5), i) for i in range(size)]
-        slots, mask = build_table(entries, (0, 0xFFFFFFFF))
-        assert len(slots) == mask + 1 and mask & len(slots) == 0
-        assert 2 * size <= len(slots) or size == 0
-        assert sorted(slot for slot in slots if slot[1] != 0xFFFFFFFF) == sorted(entries)
 
 
 def test_numbers_too_large_for_a_word_are_cut() -> None:

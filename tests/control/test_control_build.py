@@ -116,7 +116,7 @@ def test_a_route_goes_where_its_kind_belongs() -> None:
     for route in model.routes[1:]:
         (rule,) = route.rules
         assert [(each.path_type, each.path, each.method) for each in rule.matches] == [("PathPrefix", "", "")]
-        assert [(each.cluster, each.weight) for each in rule.backends] == [(1, 3), (None, 1)]
+        assert [(each.cluster, each.weight) for each in rule.backends] == [("two", 3), (None, 1)]
 
 
 def test_hosts_are_cut_to_each_listener() -> None:
@@ -245,7 +245,7 @@ def test_mirrors_and_origins_stand_beside_the_filters() -> None:
             "backendRefs": [{"name": "app"}],
         }
     )
-    assert rule.filters == () and [each.cluster for each in rule.mirrors] == [0, 0, 0]
+    assert rule.filters == () and [each.cluster for each in rule.mirrors] == ["app", "app", "app"]
     assert [each.share / 2**32 for each in rule.mirrors] == pytest.approx([1, 0.5, 0.001], rel=1e-6)
     origins = ("http://a.test", "https://*.c.test:8443", "https://b.test")
     assert rule.cors == Cors(origins, credentials=False, methods=("PUT", "GET"), headers=(), expose=(), max_age=5)
@@ -292,7 +292,7 @@ def test_a_backend_that_does_not_resolve_keeps_its_share() -> None:
             ]
         }
     )
-    assert rule.backends == (Backend(0, 3, (HeaderModifier("request", (), (), ("a",)),)), Backend(None, 2, ()))
+    assert rule.backends == (Backend("app", 3, (HeaderModifier("request", (), (), ("a",)),)), Backend(None, 2, ()))
 
 
 def test_times_and_retries_have_their_defaults() -> None:
@@ -382,6 +382,7 @@ def test_what_compile_relies_on(path: Path) -> None:
     assert [port.address for port in model.ports] == sorted({port.address for port in model.ports})
     for number, listener in enumerate(model.listeners):
         assert number in model.ports[listener.port].listeners
+    names = {cluster.name for cluster in model.clusters}
     for route in model.routes:
         assert [rule.number for rule in route.rules] == list(range(len(route.rules)))
         for attachment in route.attachments:
@@ -391,4 +392,4 @@ def test_what_compile_relies_on(path: Path) -> None:
             assert bool(rule.backends) != any(isinstance(each, Redirect) for each in rule.filters)
             for backend in rule.backends:
                 assert backend.weight >= 1
-                assert backend.cluster is None or backend.cluster < len(model.clusters)
+                assert backend.cluster is None or backend.cluster in names

@@ -244,7 +244,7 @@ def build_with_backend_filter() -> Any:
     model = build(config(route("r", rule())))
     one = model.routes[0]
     edits = HeaderModifier(on="request", set=(("x", "1"),), add=(), remove=())
-    backends = (Backend(cluster=0, weight=1, filters=(edits,)),)
+    backends = (Backend(cluster="a", weight=1, filters=(edits,)),)
     rules = (replace(one.rules[0], backends=backends),)
     return replace(model, routes=(replace(one, rules=rules),))
 

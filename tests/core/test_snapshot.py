@@ -353,21 +353,6 @@ def test_layout_words_are_named_once() -> None:
     assert all(len(set(fields)) == len(fields) for fields in LAYOUT.values())
 
 
-def test_hash32_is_fnv_1a_with_an_avalanche() -> None:
-    """control/compile and the router must agree on every machine: known answers."""
-
-    def plain(text: bytes) -> int:
-        h = 2166136261
-        for byte in text:
-            h = (h ^ byte) * 16777619 & 0xFFFFFFFF
-        h ^= h >> 16
-        h = h * 0x85EBCA6B & 0xFFFFFFFF
-        return h ^ (h >> 13)
-
-    for text in (b"", b"a", b"/svc/1", b"moc.elpmaxe", bytes(range(256))):
-        assert snapshot.hash32(text) == plain(text)
-
-
 def test_seal_and_header_refuse_what_is_no_blob() -> None:
     for size in (0, 31, 33, 100):
         with pytest.raises(ValueError):

@@ -145,7 +145,7 @@ class Cluster:
 
     def backends(self, rule: Rule) -> str:
         def text(backend: Backend) -> str:
-            name = "500" if backend.cluster is None else self.model.clusters[backend.cluster].name.removeprefix("Service/default/")
+            name = "500" if backend.cluster is None else backend.cluster.removeprefix("Service/default/")
             return name if len(rule.backends) == 1 else f"{name}*{backend.weight}"
 
         return " ".join(text(each) for each in rule.backends)

@@ -19,6 +19,7 @@ async def run(args: argparse.Namespace) -> int:
     listening: dict[int, int] = {}
     orders: list[object] = []
     shown: dict[int, str] = {}
+    endpoints: list[object] = []
 
     def obey(order: ipc.Down, fd: int | None) -> None:
         nonlocal status
@@ -31,6 +32,7 @@ async def run(args: argparse.Namespace) -> int:
                     channel.send(ipc.Unsecured(id_, "key values mismatch"))
             case ipc.Snapshot():
                 orders.append([order.revision, order.secured])
+                endpoints.append([sorted(order.endpoints.items()), order.gone, order.is_whole])
                 assert fd is not None
                 os.close(fd)
                 if args.behaviour == "refuse":
@@ -39,6 +41,8 @@ async def run(args: argparse.Namespace) -> int:
                     os._exit(3)
                 else:
                     channel.send(ipc.Ack(order.revision, 12))
+            case ipc.Endpoints():
+                endpoints.append(sorted(order.endpoints.items()))
             case ipc.Listen():
                 assert fd is not None
                 listening[order.bind_id] = fd
@@ -47,6 +51,8 @@ async def run(args: argparse.Namespace) -> int:
             case ipc.Describe():
                 if order.what == "orders":
                     channel.send(ipc.Description(order.number, [{"orders": orders, "shown": sorted(shown.items())}]))
+                elif order.what == "endpoints":
+                    channel.send(ipc.Description(order.number, [{"endpoints": endpoints}]))
                 elif args.behaviour != "mute":
                     channel.send(ipc.Description(order.number, [{"what": order.what, "ports": len(listening)}]))
             case ipc.Drain():

@@ -193,6 +193,34 @@ def test_a_new_worker_gets_everything_before_its_first_snapshot() -> None:
     run(story())
 
 
+def test_endpoints_travel_once_and_a_new_worker_hears_all_of_them() -> None:
+    one, two = [(b"10.0.0.1", 80, 1, b"")], [(b"10.0.0.2", 80, 1, b"")]
+
+    async def heard(fleet: Fleet) -> Any:
+        return (await fleet.describe("endpoints"))[0][1][0]["endpoints"]
+
+    def row(endpoint: list[ipc.Endpoint]) -> list[list[object]]:
+        return [list(each) for each in endpoint]
+
+    async def story() -> None:
+        async with fleet_of(1) as fleet:
+            fleet.publish(Publication.of(2, b"blob", {1: one, 2: one}))
+            await until(lambda: fleet.serving and fleet.is_settled)
+            begun = await heard(fleet)
+            assert begun[-1] == [[[1, row(one)], [2, row(one)]], [], begun == begun[-1:]]
+            fleet.retarget({1: one, 2: two})
+            fleet.publish(Publication.of(3, b"blob", {2: list(two), 3: one}))
+            fleet.publish(Publication.of(4, b"blob", {2: two, 3: one}))
+            await until(lambda: fleet.is_settled)
+            since = (await heard(fleet))[len(begun) :]
+            assert since == [[[2, row(two)]], [[[3, row(one)]], [1], False], [[], [], False]]
+            os.kill(fleet.slots[0].pid, 9)
+            await until(lambda: fleet.slots[0].restarts == 1 and fleet.serving)
+            assert await heard(fleet) == [[[[2, row(two)], [3, row(one)]], [], True]]
+
+    run(story())
+
+
 def test_keys_of_session_tickets_are_renewed_with_the_same_certificates() -> None:
     async def story() -> None:
         async with fleet_of(1) as fleet:

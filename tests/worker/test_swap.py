@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.supervisor.blocks import sealed_file
-from gateway.supervisor.ipc import Endpoint
-from gateway.worker.swap import map_blob, put_to_use, set_changed, verified
+from gateway.supervisor.ipc import Endpoint, Snapshot
+from gateway.worker.swap import Wishes, map_blob, put_to_use, set_changed, verified
 
 
 class Recorder:
@@ -65,17 +65,47 @@ def test_a_size_that_is_not_the_files_is_refused(size: int) -> None:
 def test_the_swap_comes_first_and_only_changed_endpoints_follow() -> None:
     engine = Recorder()
     current: dict[int, tuple[Endpoint, ...]] = {1: (A,), 2: (A,), 3: (A,)}
-    cost = put_to_use(engine, map_blob(sealed_file(b"x"), 1), 7, {1: [A], 2: [A, B], 4: []}, current)
+    cost = put_to_use(engine, map_blob(sealed_file(b"x"), 1), 7, {1: [A], 2: [A, B], 4: []}, {3}, current)
     assert cost >= 0
     assert engine.calls == [("swap", b"x", 7), (2, (A, B)), (4, ())]
     assert current == {1: (A,), 2: (A, B), 4: ()}
+
+
+def test_clusters_that_nothing_is_said_of_keep_their_endpoints() -> None:
+    engine = Recorder()
+    current: dict[int, tuple[Endpoint, ...]] = {1: (A,), 2: (A,)}
+    put_to_use(engine, map_blob(sealed_file(b"x"), 1), 7, {2: [B]}, (), current)
+    assert engine.calls == [("swap", b"x", 7), (2, (B,))]
+    assert current == {1: (A,), 2: (B,)}
+
+
+def test_what_a_refused_snapshot_brought_is_not_lost() -> None:
+    """The supervisor says it once: what is in use is what its last words of each cluster come to."""
+    wishes = Wishes()
+    wishes.note(Snapshot(1, 1, {1: [A], 2: [A]}), current=())
+    assert (wishes.late, wishes.gone) == ({1: [A], 2: [A]}, set())
+    wishes.note(Snapshot(2, 1, {2: [B]}, gone=[1], is_whole=False), current=())
+    assert (wishes.late, wishes.gone) == ({2: [B]}, {1})
+    wishes.note(Snapshot(3, 1, {1: [B]}, is_whole=False), current=())
+    assert (wishes.late, wishes.gone) == ({2: [B], 1: [B]}, set())
+    wishes.note(Snapshot(4, 1, {5: [A]}), current=(1, 5, 7))
+    assert (wishes.late, wishes.gone) == ({5: [A]}, {1, 7}), "a worker that is told everything anew"
+
+
+def test_endpoints_alone_wait_for_a_cluster_that_is_not_there_yet() -> None:
+    wishes = Wishes()
+    wishes.note_endpoints({1: [A], 2: [A]}, current=(2,))
+    assert wishes.late == {1: [A]}, "the other is changed at once"
+    wishes.note(Snapshot(1, 1, {2: [B]}, is_whole=False), current=(2,))
+    wishes.note_endpoints({2: [A, B]}, current=(2,))
+    assert wishes.late == {1: [A], 2: [A, B]}, "what was refused is out of date"
 
 
 def test_a_refused_blob_changes_nothing() -> None:
     engine = Recorder(refuse=True)
     current: dict[int, tuple[Endpoint, ...]] = {1: (A,)}
     with pytest.raises(ValueError, match="bad magic"):
-        put_to_use(engine, map_blob(sealed_file(b"x"), 1), 7, {1: [B]}, current)
+        put_to_use(engine, map_blob(sealed_file(b"x"), 1), 7, {1: [B]}, (), current)
     assert engine.calls == [] and current == {1: (A,)}
 
 

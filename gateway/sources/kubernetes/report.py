@@ -47,8 +47,8 @@ class Judged:
     outcome: Outcome
     is_hostless: bool = False
     """Its hostnames make no sense, so nothing of it is used."""
-    said: list[tuple[RouteStatus, list[Place]]] = field(default_factory=list, compare=False)
-    """What is said of it, once that has been worked out."""
+    said: list[tuple[RouteStatus, list[Place], list[set[Ref]]]] = field(default_factory=list, compare=False)
+    """What is said of it, and the listeners' sets of routes that it is in, once that has been worked out."""
 
     @property
     def is_sound(self) -> bool:
@@ -61,24 +61,28 @@ def statuses_of(
     """Everything that is to be said."""
     writer = _Report(view)
     for one in judged:
-        for attachment in one.attachments:
-            if one.is_sound and attachment.refused is None:
-                for entry in attachment.entries:
-                    entry.attached.add(one.ref)
+        if not one.said:
+            one.said.append((*writer.route(one), _takers(one)))
+        writer.statuses[one.ref], places, takers = one.said[0]
+        if places:
+            writer.places += places
+        for attached in takers:
+            attached.add(one.ref)
     for each in sorted(gateways.classes.values(), key=lambda one: one.age):
         writer.gateway_class(each.ref, each.metadata.generation, each.spec.parameters_ref is not None)
     for state in gateways.states.values():
         writer.gateway(state)
     for listener_set in gateways.sets.values():
         writer.listener_set(listener_set)
-    for one in judged:
-        if not one.said:
-            one.said.append(writer.route(one))
-        writer.statuses[one.ref], places = one.said[0]
-        writer.places += places
     writer.policies(judged, backends)
     writer.ingresses(ingresses)
     return writer.statuses, writer.places
+
+
+def _takers(one: Judged) -> list[set[Ref]]:
+    if not one.is_sound:
+        return []
+    return [entry.attached for attachment in one.attachments if attachment.refused is None for entry in attachment.entries]
 
 
 class _Report:

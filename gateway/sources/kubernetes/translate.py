@@ -22,7 +22,7 @@ from gateway.model.route import ParentRef, Route, TCPRouteRule, TLSRouteRule
 from gateway.model.route import TCPRoute as TCPRouteOfFile
 from gateway.model.route import TLSRoute as TLSRouteOfFile
 from gateway.sources.kubernetes.attach import RouteObject, Sharing, attach, hostnames_of
-from gateway.sources.kubernetes.backends import Backends, Use
+from gateway.sources.kubernetes.backends import Backends, Led, Use
 from gateway.sources.kubernetes.config_map import ConfigMap
 from gateway.sources.kubernetes.east_west import east_west_listeners, listeners_for, service_hosts, service_routes
 from gateway.sources.kubernetes.endpoints import endpoints_of
@@ -124,8 +124,7 @@ class _Translator:
     def run(self) -> Translation:
         view = self.view
         gateways = self._gateways()
-        for piece in self._pieces(gateways):
-            self._keep_piece(gateways, piece)
+        self._keep_pieces(gateways, self._pieces(gateways))
         ingresses = read_ingresses(view, self.backends)
         for found, origin in ingresses.routes:
             self._keep(found, origin)
@@ -139,7 +138,8 @@ class _Translator:
         places.sort(key=lambda each: (each[0], each[2].order()))
         return Translation(
             listeners=tuple(sorted(self._listeners(gateways, ingresses), key=lambda each: each.name)),
-            routes=tuple(sorted(self.routes, key=attrgetter("name"))),
+            # As `build` wants them, which is how most of them stand already.
+            routes=tuple(sorted(self.routes, key=attrgetter("created", "name"))),
             clusters=tuple(self.backends.clusters[name] for name in sorted(self.backends.clusters)),
             statuses=statuses,
             problems=[problem for _, _, problem in places],
@@ -211,20 +211,23 @@ class _Translator:
                     piece.claimed, piece.judged = claimed, None
         return found
 
-    def _keep_piece(self, gateways: Gateways, piece: Piece) -> None:
-        judged = piece.judged
-        if judged is None:
-            judged = self._work_out(gateways, piece)
-        else:
-            self.backends.again(piece.led)
-            if self.view.policies:
-                for place in piece.used:
-                    self.backends.users.setdefault(place, set()).add(judged.ref)
-        self.judged.append(judged)
-        for route, origin in piece.kept:
-            self._keep(route, origin)
-        if piece.routed:
-            self.routed |= piece.routed
+    def _keep_pieces(self, gateways: Gateways, pieces: list[Piece]) -> None:
+        led: Led = {}
+        for piece in pieces:
+            judged = piece.judged
+            if judged is None:
+                judged = self._work_out(gateways, piece)
+            else:
+                led.update(piece.led)
+                if self.view.policies:
+                    for place in piece.used:
+                        self.backends.users.setdefault(place, set()).add(judged.ref)
+            self.judged.append(judged)
+            for route, origin in piece.kept:
+                self._keep(route, origin)
+            if piece.routed:
+                self.routed |= piece.routed
+        self.backends.again(led)
 
     def _work_out(self, gateways: Gateways, piece: Piece) -> Judged:
         """What a route comes to with these attachments, and what it asks for on the way."""
