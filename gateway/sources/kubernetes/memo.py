@@ -13,6 +13,7 @@ from gateway.model.route import Route
 from gateway.sources.kubernetes.attach import Attachment, RouteObject
 from gateway.sources.kubernetes.backends import ClusterPiece, Led
 from gateway.sources.kubernetes.east_west import NamePiece
+from gateway.sources.kubernetes.ingresses import IngressPiece
 from gateway.sources.kubernetes.listeners import Entry, Gateways
 from gateway.sources.kubernetes.meta import Ref
 from gateway.sources.kubernetes.options import Options
@@ -71,6 +72,7 @@ class Memo:
     """And of the Services and EndpointSlices of the clusters."""
     is_shared: bool = False
     """Whether there were routes of two kinds that must not share hosts."""
+    ingresses: dict[tuple[str, str], IngressPiece] = field(default_factory=dict)
     clusters: dict[str, ClusterPiece] = field(default_factory=dict)
     names: dict[str, NamePiece] = field(default_factory=dict)
     moved: dict[str, tuple[Route, Route]] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class Memo:
         if not is_same or any(view.service(*key) is not found for key, found in self.services.items()):
             self.ground, self.options = ground, view.options
             self.gateways, self.services, self.pems, self.wanted = None, {}, {}, set()
-            self.routes, self.clusters, self.names, self.moved = {}, {}, {}, {}
+            self.routes, self.ingresses, self.clusters, self.names, self.moved = {}, {}, {}, {}, {}
 
     def sweep(self, clusters: Collection[str], names: Collection[str], routes: Collection[str]) -> None:
         """Forgets what is not in use any more: only what has these names is."""

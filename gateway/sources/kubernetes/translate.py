@@ -116,6 +116,8 @@ class _Translator:
         ends = view.store.mark(("Service", "EndpointSlice"))
         self.backends = Backends(view, memo.clusters, ends == memo.ends_mark)
         memo.ends_mark = ends
+        services = view.store.mark(("Service",))
+        self.is_same, memo.services_mark = services == memo.services_mark, services
         self.routes: list[Route] = []
         self.origins: dict[str, Origin] = {}
         self.judged: list[Judged] = []
@@ -125,7 +127,7 @@ class _Translator:
         view = self.view
         gateways = self._gateways()
         self._keep_pieces(gateways, self._pieces(gateways))
-        ingresses = read_ingresses(view, self.backends)
+        ingresses = read_ingresses(view, self.backends, self.memo.ingresses, is_same=self.is_same)
         for found, origin in ingresses.routes:
             self._keep(found, origin)
         names = set()
@@ -171,8 +173,6 @@ class _Translator:
         """One of each route that has a parent of ours, in order of age."""
         view, memo = self.view, self.memo
         flaws, services = view.store.flaws, view.store.table(Service)
-        mark = view.store.mark(("Service",))
-        is_same, memo.services_mark = mark == memo.services_mark, mark
         found: list[Piece] = []
         kinds = 0
         for type_ in (HTTPRoute, GRPCRoute, TLSRoute, TCPRoute):
@@ -186,7 +186,7 @@ class _Translator:
                     piece is None
                     or piece.route is not route
                     or piece.flaws is not flaw
-                    or not (is_same or all(services.get(each) is known for each, known in piece.services.items()))
+                    or not (self.is_same or all(services.get(each) is known for each, known in piece.services.items()))
                 ):
                     view.asked = {}
                     attachments = attach(view, gateways, route)

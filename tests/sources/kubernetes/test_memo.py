@@ -82,9 +82,27 @@ def some_object(chance: random.Random) -> str:
         lambda: f"kind: Namespace\nmetadata: {{name: {space}, labels: {{a: {chance.choice('bc')}}}}}\n",
         lambda: "kind: ListenerSet\nmetadata: {name: set}\nspec: {parentRef: {name: gw}, listeners: "
         f"[{{name: x, port: {chance.choice((80, 82))}, protocol: HTTP, hostname: x.test}}]}}\n",
-        lambda: f"kind: Ingress\nmetadata: {{name: {one}}}\nspec: {{ingressClassName: isthmus, defaultBackend: "
-        f"{{service: {{name: {two}, port: {{number: 80}}}}}}}}\n",
+        lambda: ingress(chance, one, two, created),
+        lambda: ingress(chance, one, two, created),
+        lambda: f"kind: IngressClass\nmetadata: {{name: isthmus}}\nspec: {{controller: {chance.choice(CONTROLLERS)}}}\n",
     ))()  # fmt: skip
+
+
+CONTROLLERS = ("isthmus.io/gateway-controller", "another.example/one")
+
+
+def ingress(chance: random.Random, name: str, to_service: str, created: str) -> str:
+    backend = f"{{service: {{name: {to_service}, port: {chance.choice(('{number: 80}', '{number: 81}', '{name: p80}'))}}}}}"
+    host = chance.choice(("a.test", "'*.wide.test'", "'not a host'"))
+    parts = [
+        f"defaultBackend: {backend}",
+        f"rules: [{{host: {host}, http: {{paths: [{{path: /a, pathType: Prefix, backend: {backend}}}]}}}}, {{host: b.test}}]",
+        "tls: [{secretName: s}]",
+    ]
+    chosen = [part for part in parts if chance.random() < 0.6]
+    named = chance.choice(("ingressClassName: isthmus", "ingressClassName: isthmus", "ingressClassName: another"))
+    spec = ", ".join([named, *chosen])
+    return f"kind: Ingress\nmetadata: {{name: {name}, creationTimestamp: {created}}}\nspec: {{{spec}}}\n"
 
 
 def change(chance: random.Random, store: Store) -> None:
@@ -104,7 +122,7 @@ def change(chance: random.Random, store: Store) -> None:
 def test_after_any_changes_it_is_as_from_scratch(seed: int) -> None:
     chance = random.Random(seed)
     store, memo = store_of(CLASS, gateway("gw", LISTENERS[0]), service("a", 80), service("b", 80, 81)), Memo()
-    routes = 0
+    routes = ingresses = 0
     for step in range(120):
         for _ in range(chance.choice((0, 1, 1, 1, 3))):
             change(chance, store)
@@ -112,7 +130,8 @@ def test_after_any_changes_it_is_as_from_scratch(seed: int) -> None:
         assert remembered == fresh, f"seed {seed}, step {step}"
         assert list(remembered.statuses) == list(fresh.statuses) and list(remembered.origins) == list(fresh.origins)
         routes += len(fresh.routes)
-    assert routes > 100, "this would prove nothing"
+        ingresses += sum(each.name.startswith("Ingress/") for each in fresh.routes)
+    assert routes > 100 and ingresses > 20, "this would prove nothing"
 
 
 def test_what_has_not_changed_is_the_very_same() -> None:
