@@ -4,7 +4,11 @@
 # Because workers share it, their number changes nothing: a key has one bucket, one lease and one denial in a gateway.
 # Invariants: a bucket is read and written under its lock, held for some ten nanoseconds; nothing in an entry is an index or a pointer, so
 #   whatever another process leaves there can make a count wrong and nothing else. A lock whose holder died is taken over after LOCK_US,
-#   and what an entry says ends at a time that it says itself. Bounded: a new key takes the place of the one that matters least long.
+#   and what an entry says ends at a time that it says itself.
+# Bounded: where all places of a bucket are taken, a new key takes that of one whose time is over; then of one that the store refuses (and
+#   would refuse again); then of one that is counted here, or has tokens left; and only where all seven are refused here, or in flight, of
+#   one of these. Among equals that goes which matters least long, and of windows that end together that with the smallest count. A key
+#   that lost its place begins anew, and is counted in ratelimit_evictions.
 #
 #   | header, 1024 bytes | bucket: lock, 7 tags, 7 entries of a cache line | bucket | ...
 
@@ -19,7 +23,7 @@ cdef enum:
 
 cdef struct Entry:         # 64 bytes
     uint64_t hi            # of the key; the low half is the bucket's tag
-    uint64_t tat           # GCRA: ns at which all is back. Others: ns until which the entry matters
+    uint64_t tat           # GCRA: ns at which all is back. Others: ns until which the entry matters. Top bit: see KEPT
     uint64_t deny_until    # us: refused until then without asking the store; 0: not
     uint64_t lease_end     # us
     uint32_t tokens        # of the lease, left; each is one request

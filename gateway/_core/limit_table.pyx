@@ -28,7 +28,7 @@ cdef extern from *:
 
 cdef enum:
     HEADER_BYTES = 1024
-    LAYOUT = 1             # changes with the meaning of a word
+    LAYOUT = 2             # changes with the meaning of a word
     AT_LAYOUT = 0          # words of the header
     AT_SEED = 1
     AT_GENERATIONS = 8
@@ -42,10 +42,12 @@ cdef extern from *:
     #define MAX_U32 0xffffffffu
     #define DAY_US 86400000000ull
     #define IN_FLIGHT_NS 4000000000000ull      /* over an hour: how long requests in flight keep their place */
+    #define KEPT (1ull << 63)                  /* in tat: refused here, or in flight; its times never get there */
     """
     const uint64_t MAX_U32
     const uint64_t DAY_US
     const uint64_t IN_FLIGHT_NS
+    const uint64_t KEPT
 
 if sizeof(Entry) != 64 or sizeof(Bucket) != 512:
     raise ImportError("limit_table: an entry is no cache line")
@@ -105,6 +107,52 @@ cdef inline uint64_t wall_of(Clock *clock) noexcept nogil:
     if clock.wall_us == 0:
         clock.wall_us = clock_us(CLOCK_REALTIME)
     return clock.wall_us
+
+
+# ---- what a new key takes the place of ----
+
+cdef enum:
+    WORTH_NOTHING = 0      # the place is free
+    WORTH_PAST = 1         # what it says is over
+    WORTH_ASK = 2          # the store said no, and would say so again
+    WORTH_COUNT = 3        # forgotten, the key would begin anew, or lose what was lent to it
+    WORTH_REFUSAL = 4      # forgotten, it would be let through too early
+
+cdef struct Worth:
+    int rank
+    uint64_t until         # us
+    uint32_t count         # in its window
+
+
+cdef inline void weigh(const Bucket *bucket, int way, uint64_t now_us, Worth *worth) noexcept nogil:
+    cdef const Entry *entry = &bucket.entries[way]
+    cdef uint64_t own = (entry.tat & ~KEPT) // 1000
+    worth.count = entry.count
+    worth.until = own
+    if entry.tokens and entry.lease_end > own:
+        worth.until = entry.lease_end
+    if bucket.tags[way] == 0:
+        worth.rank = WORTH_NOTHING
+    elif worth.until > now_us:
+        worth.rank = WORTH_REFUSAL if entry.tat & KEPT and own > now_us else WORTH_COUNT
+    elif entry.deny_until > now_us:
+        worth.rank = WORTH_ASK
+        worth.until = entry.deny_until
+    else:
+        worth.rank = WORTH_PAST
+
+
+cdef inline bint is_less(const Worth *one, const Worth *other) noexcept nogil:
+    # Windows end together, give or take what a turn takes: within a second or so the smaller count goes.
+    cdef uint64_t end = one.until >> 20
+    cdef uint64_t other_end = other.until >> 20
+    if one.rank != other.rank:
+        return one.rank < other.rank
+    if end != other_end:
+        return end < other_end
+    if one.count != other.count:
+        return one.count < other.count
+    return one.until < other.until
 
 
 # ---- the table ----
@@ -172,8 +220,8 @@ cdef class LimitTable:
 
     cdef Entry *find(self, Bucket *bucket, const LimitKey *key, uint64_t now_us, bint makes) noexcept nogil:
         cdef Entry *entry
-        cdef uint64_t until
-        cdef uint64_t least = <uint64_t> -1
+        cdef Worth least
+        cdef Worth other
         cdef int way = 0
         cdef int i
         for i in range(WAYS):
@@ -181,21 +229,14 @@ cdef class LimitTable:
                 return &bucket.entries[i]
         if not makes:
             return NULL
-        for i in range(WAYS):
-            if bucket.tags[i] == 0:
+        weigh(bucket, 0, now_us, &least)
+        for i in range(1, WAYS):
+            weigh(bucket, i, now_us, &other)
+            # Places are filled from the first to the last: of equals, who came before keeps its place.
+            if least.rank > WORTH_NOTHING and not is_less(&least, &other):
+                least = other
                 way = i
-                least = 0
-                break
-            entry = &bucket.entries[i]
-            until = entry.tat // 1000
-            if entry.deny_until > until:
-                until = entry.deny_until
-            if entry.tokens and entry.lease_end > until:
-                until = entry.lease_end
-            if until < least:
-                least = until
-                way = i
-        if least > now_us:
+        if least.rank > WORTH_PAST:
             self.evictions[0] += 1
         entry = &bucket.entries[way]
         memset(entry, 0, sizeof(Entry))
@@ -217,6 +258,7 @@ cdef class LimitTable:
         cdef Bucket *bucket = self.lock(key)
         cdef Entry *entry = self.find(bucket, key, clock.us, what > 0)
         cdef uint64_t part
+        cdef uint64_t tat
         cdef Window window
         if entry == NULL:
             self.unlock(bucket)
@@ -226,16 +268,18 @@ cdef class LimitTable:
             what = <int> (10 * <int64_t> terms.capacity if terms.capacity < 100000000 else 1000000000)
         if algorithm == GCRA:
             part = id64(terms.emission_lo, terms.emission_hi) * self.share * <uint64_t> (what if what > 0 else -what)
+            tat = entry.tat & ~KEPT
             if what > 0:
-                entry.tat = (entry.tat if entry.tat > clock.us * 1000 else clock.us * 1000) + part
+                entry.tat = (tat if tat > clock.us * 1000 else clock.us * 1000) + part | (entry.tat & KEPT)
             else:
-                entry.tat = entry.tat - part if entry.tat > part else 0
+                entry.tat = tat - part if tat > part else 0
         else:
-            turn_window(entry, terms, clock, &window)
+            turn_window(entry, algorithm == FIXED, terms, clock, &window)
             if what > 0:
                 entry.count = cut(<uint64_t> entry.count + <uint64_t> what)
             else:
                 entry.count = entry.count - <uint32_t> -what if entry.count > <uint32_t> -what else 0
+                entry.tat &= ~KEPT
         self.unlock(bucket)
 
     cdef int lease_take(self, const LimitKey *key, const TermsRec *terms, uint32_t cost, Clock *clock, Outcome *out, uint32_t *want,
@@ -345,7 +389,7 @@ cdef class LimitTable:
         out.granted = others + entry.count < most
         if out.granted:
             entry.count += 1
-            entry.tat = now_us * 1000 + IN_FLIGHT_NS
+            entry.tat = now_us * 1000 + IN_FLIGHT_NS | KEPT
         out.remaining = cut(most - others - entry.count) if others + entry.count < most else 0
         out.retry_ms = 0 if out.granted else 1000
         out.reset_ms = 0
@@ -377,7 +421,8 @@ cdef inline void take_gcra(Entry *entry, const TermsRec *terms, uint32_t cost, u
     cdef uint64_t emission = id64(terms.emission_lo, terms.emission_hi) * share
     cdef uint64_t capacity = terms.capacity // share
     cdef uint64_t full
-    cdef uint64_t tat = entry.tat if entry.tat > now else now
+    cdef uint64_t known = entry.tat & ~KEPT
+    cdef uint64_t tat = known if known > now else now
     cdef uint64_t after = tat + emission * cost
     if capacity < cost:
         capacity = cost
@@ -389,19 +434,23 @@ cdef inline void take_gcra(Entry *entry, const TermsRec *terms, uint32_t cost, u
         out.retry_ms = 0
         out.reset_ms = up_ms((after - now) // 1000)
     else:
+        entry.tat = tat | KEPT
         out.remaining = cut((full - (tat - now)) // emission if tat - now < full else 0)
         out.retry_ms = up_ms((after - now - full + 999) // 1000)
         out.reset_ms = up_ms((tat - now) // 1000)
 
 
-cdef inline void turn_window(Entry *entry, const TermsRec *terms, Clock *clock, Window *window) noexcept nogil:
+cdef inline void turn_window(Entry *entry, bint is_fixed, const TermsRec *terms, Clock *clock, Window *window) noexcept nogil:
+    cdef uint64_t elapsed
     window_of(id64(terms.period_lo, terms.period_hi), wall_of(clock), window)
     if entry.window != <uint32_t> window.number:
         entry.past = entry.count if entry.window + 1 == <uint32_t> window.number else 0
         entry.count = 0
         entry.window = <uint32_t> window.number
+        entry.tat = 0
     # How long it matters: this window and, for sliding, the next.
-    entry.tat = (clock.us + 2 * window.length - (clock.wall_us - window.start)) * 1000
+    elapsed = clock.wall_us - window.start
+    entry.tat = (clock.us + window.length * (1 if is_fixed else 2) - elapsed) * 1000 | (entry.tat & KEPT)
 
 
 cdef inline void take_window(Entry *entry, bint is_fixed, const TermsRec *terms, uint32_t cost, uint32_t share, Clock *clock,
@@ -412,7 +461,7 @@ cdef inline void take_window(Entry *entry, bint is_fixed, const TermsRec *terms,
     cdef double limit = terms.capacity // share
     cdef double elapsed
     cdef double wait
-    turn_window(entry, terms, clock, &window)
+    turn_window(entry, is_fixed, terms, clock, &window)
     if limit < cost:
         limit = cost
     elapsed = <double> (clock.wall_us - window.start) / <double> window.length
@@ -420,11 +469,14 @@ cdef inline void take_window(Entry *entry, bint is_fixed, const TermsRec *terms,
     out.granted = used + cost <= limit
     if out.granted:
         entry.count += cost
+        entry.tat &= ~KEPT
         used += cost
         out.retry_ms = 0
     elif is_fixed:
+        entry.tat |= KEPT
         out.retry_ms = up_ms(window.start + window.length - clock.wall_us)
     else:
+        entry.tat |= KEPT
         if entry.count + <double> cost <= limit:
             # as soon as enough of the window before has gone by
             wait = 1.0 - (limit - cost - entry.count) / entry.past - elapsed

@@ -228,11 +228,121 @@ def test_a_full_table_forgets_what_matters_least_long() -> None:
     assert probe.evictions == before
 
 
-def test_a_million_keys_stay_in_their_place() -> None:
+def test_many_keys_stay_in_their_place() -> None:
     probe = table(64)
     for key in range(20_000):
         assert probe.take(key, GCRA, 1, 1, SECOND, NOW)[0]
     assert probe.keys == 64 * 7
+
+
+HOUR = 3600 * SECOND
+
+
+@pytest.mark.parametrize("algorithm", [GCRA, FIXED, SLIDING])
+def test_who_is_refused_is_not_forgotten_for_others_however_many(algorithm: int) -> None:
+    """A key that has used up a minute, among a flood of new ones of a limit by the hour that all matter longer."""
+    probe = table(1)
+    how = {"wall_us": WALL}
+    assert [probe.take(1, algorithm, 3, 3, 60 * SECOND, NOW, **how)[0] for _ in range(4)] == [True] * 3 + [False]
+    for key in range(100, 2100):
+        assert probe.take(key, algorithm, 5, 5, HOUR, NOW + key, wall_us=WALL + key)[0]
+    assert (probe.keys, probe.evictions) == (7, 1994)
+    later = NOW + 3 * SECOND
+    assert not probe.take(1, algorithm, 3, 3, 60 * SECOND, later, wall_us=WALL + 3 * SECOND)[0]
+    # Its time is over: it is let through, and is one of the others again.
+    free = 120 * SECOND
+    assert probe.take(1, algorithm, 3, 3, 60 * SECOND, NOW + free, wall_us=WALL + free)[0]
+    for key in range(3000, 3100):
+        probe.take(key, algorithm, 5, 5, HOUR, NOW + free, wall_us=WALL + free)
+    assert [probe.take(1, algorithm, 3, 3, 60 * SECOND, NOW + free, wall_us=WALL + free)[0] for _ in range(3)] == [True] * 3
+
+
+def test_a_hundred_who_are_refused_stay_so_among_a_hundred_thousand() -> None:
+    probe = table(1024)
+    for key in range(100):
+        assert [probe.take(key, FIXED, 1, 1, HOUR, NOW, wall_us=WALL)[0] for _ in range(2)] == [True, False]
+    for key in range(1000, 101_000):
+        at = key * 10_000
+        assert probe.take(key, FIXED, 3, 3, HOUR, NOW + at, wall_us=WALL + at, cost=2)[0]
+    assert probe.keys == 1024 * 7 and probe.evictions == 100_100 - 1024 * 7
+    for at in (1010 * SECOND, HOUR - 1):
+        assert not any(probe.take(key, FIXED, 1, 1, HOUR, NOW + at, wall_us=WALL + at)[0] for key in range(100))
+    assert all(probe.take(key, FIXED, 1, 1, HOUR, NOW + HOUR, wall_us=WALL + HOUR)[0] for key in range(100))
+
+
+def test_only_where_all_are_refused_the_one_goes_that_is_free_first() -> None:
+    probe = table(1)
+    for key in range(1, 8):
+        period = (100 - key) * SECOND   # key 7 is free first
+        assert [probe.take(key, GCRA, 2, 2, period, NOW)[0] for _ in range(3)] == [True, True, False]
+    assert probe.take(50, GCRA, 2, 2, 60 * SECOND, NOW)[0]
+    assert probe.evictions == 1
+    # From now on the new one goes, not one of the six.
+    for key in range(60, 160):
+        assert probe.take(key, GCRA, 2, 2, 60 * SECOND, NOW)[0]
+    assert [probe.take(key, GCRA, 2, 2, (100 - key) * SECOND, NOW)[0] for key in range(1, 7)] == [False] * 6
+    assert probe.take(7, GCRA, 2, 2, 93 * SECOND, NOW)[0]
+
+
+@pytest.mark.parametrize("algorithm", [FIXED, SLIDING])
+def test_of_windows_that_end_together_the_smallest_count_goes(algorithm: int) -> None:
+    """Who uses a window up stays known though others come who use it once."""
+    probe = table(1)
+    for use in range(9):
+        for key in range(1, 7):
+            at = use * 7 + key
+            assert probe.take(key, algorithm, 10, 10, HOUR, NOW + at, wall_us=WALL + at)[0]
+        for key in range(1000 + use * 50, 1050 + use * 50):
+            assert probe.take(key, algorithm, 10, 10, HOUR, NOW + 70, wall_us=WALL + 70)[0]
+    remaining = [probe.take(key, algorithm, 10, 10, HOUR, NOW + 70, wall_us=WALL + 70)[1] for key in range(1, 7)]
+    assert remaining == [0] * 6
+
+
+def test_what_the_store_would_say_again_goes_first_and_tokens_that_it_lent_stay() -> None:
+    probe = table(1)
+    probe.lease_grant(1, 20, NOW, remaining=100)
+    probe.lease_grant(2, 0, NOW, retry_ms=3_600_000)
+    probe.take(3, FIXED, 5, 5, HOUR, NOW, wall_us=WALL)
+    for key in range(10, 14):
+        probe.take(key, FIXED, 1, 1, HOUR, NOW, wall_us=WALL)
+    assert probe.take(20, FIXED, 1, 1, HOUR, NOW, wall_us=WALL)[0]
+    # The denial is forgotten: its key is asked for again, which lets nobody through.
+    assert (probe.evictions, probe.denied_ms(2, NOW)) == (1, 0)
+    assert probe.lease_take(1, 100, 100, NOW)[0] == "taken"
+    assert probe.lease_take(2, 10, 10, NOW)[0] == "none"
+    # What is over, or free, goes before any of them.
+    probe = table(1)
+    probe.lease_grant(1, 0, NOW, retry_ms=1)
+    for key in range(2, 7):
+        probe.take(key, GCRA, 1, 1, HOUR, NOW)
+    probe.lease_take(30, 10, 10, NOW)
+    assert (probe.keys, probe.evictions) == (7, 0)
+    probe.take(40, GCRA, 1, 1, HOUR, NOW + 2000)
+    probe.take(41, GCRA, 1, 1, HOUR, NOW + 2000)
+    assert (probe.keys, probe.evictions) == (7, 0)
+
+
+def test_requests_in_flight_keep_their_place_until_they_are_over() -> None:
+    probe = table(1)
+    assert probe.enter(1, 1, NOW)[0]
+    for key in range(100, 200):
+        probe.take(key, GCRA, 1, 1, 24 * HOUR, NOW)
+    assert not probe.enter(1, 1, NOW)[0]
+    probe.leave(1, NOW)
+    evictions = probe.evictions
+    probe.take(300, GCRA, 1, 1, 24 * HOUR, NOW)
+    assert probe.evictions == evictions
+
+
+def test_what_is_given_back_to_a_key_makes_it_one_of_the_others() -> None:
+    for algorithm in (GCRA, FIXED):
+        probe = table(1)
+        assert [probe.take(1, algorithm, 1, 1, SECOND, NOW, wall_us=WALL)[0] for _ in range(2)] == [True, False]
+        probe.adjust(1, algorithm, 1, 1, SECOND, NOW, -1, wall_us=WALL)
+        assert probe.take(1, algorithm, 1, 1, SECOND, NOW, wall_us=WALL)[0]
+        for key in range(2, 12):
+            probe.take(key, algorithm, 1, 1, HOUR, NOW, wall_us=WALL)
+        assert probe.take(1, algorithm, 1, 1, SECOND, NOW, wall_us=WALL)[0]
 
 
 def test_a_lock_whose_holder_died_is_taken_over() -> None:
