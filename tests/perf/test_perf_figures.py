@@ -125,4 +125,4 @@ def test_cells_carry_the_bars_of_the_readme() -> None:
     }
     least = {(cell.key, bar.against): bar.limit for cell in TRAFFIC.values() for bar in cell.bars if bar.least}
     assert least == {("tlshake", "nginx"): 0.90}
-    assert len(ALL) == len(set(ALL)) == 24
+    assert len(ALL) == len(set(ALL)) == 25
