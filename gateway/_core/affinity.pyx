@@ -9,26 +9,31 @@ from gateway._core.types cimport Span, uint8_t, uint32_t, uint64_t
 
 
 cdef bint affinity_key(uint32_t kind, Span name, HeaderBlock request, Span client, uint64_t *key) noexcept nogil:
-    cdef Field *field
     cdef Span span
+    if not find_value(kind, name, request, client, &span):
+        return False
+    key[0] = hash64_of(span.p, span.n)
+    return True
+
+
+cdef bint find_value(uint32_t kind, Span name, HeaderBlock request, Span client, Span *value) noexcept nogil:
+    cdef Field *field
     if kind == 1:
         field = request.find_name(name.p, name.n)
         if field == NULL:
             return False
-        span = request.borrow_value(field)
+        value[0] = request.borrow_value(field)
     elif kind == 2:
         field = request.find(T_COOKIE)
-        span.n = 0
-        while field != NULL and not find_pair(request.borrow_value(field), 59, name.p, name.n, &span):
+        while field != NULL and not find_pair(request.borrow_value(field), 59, name.p, name.n, value):
             field = request.find_next(field)
         if field == NULL:
             return False
     elif kind == 3:
-        if not find_pair(request.borrow(request.query), 38, name.p, name.n, &span):
+        if not find_pair(request.borrow(request.query), 38, name.p, name.n, value):
             return False
     else:
-        span = client
-    key[0] = hash64_of(span.p, span.n)
+        value[0] = client
     return True
 
 

@@ -30,6 +30,8 @@ cdef class Balancer:
     cdef uint64_t seed     # of the xorshift generator; settable by tests
     cdef uint32_t *table   # Maglev's, built when a candidate set changes; NULL for other policies
     cdef uint32_t table_n
+    cdef uint32_t *places  # hash -> index + 1, open addressing, made when somebody first asks; NULL before
+    cdef uint32_t places_mask
     cdef uint64_t *sums    # running sums of the weights, for weighted draws
     cdef uint32_t cursor   # round robin's next place while all weights are equal
     cdef uint64_t phase    # round robin's place in the sum of many unequal weights, as a fraction of 2^64
@@ -46,6 +48,9 @@ cdef class Balancer:
     # Index of the endpoint for the next attempt, -1 when none is usable. tried: indexes already tried by this exchange.
     # has_key says whether key (a hash) is meant.
     cdef int pick(self, bint has_key, uint64_t key, const uint32_t *tried, uint32_t tried_n, uint64_t now_ms) noexcept nogil
+    # The endpoint of this hash when it is usable and was not tried, else -1.
+    cdef int keep(self, uint64_t hash, const uint32_t *tried, uint32_t tried_n, uint64_t now_ms) noexcept nogil
+    cdef int find(self, uint64_t hash) noexcept nogil
     # An attempt ended well (any response that is not a gateway failure).
     cdef void on_success(self, uint32_t index) noexcept nogil
     # It failed by the endpoint's fault. 1 when this ejects it.

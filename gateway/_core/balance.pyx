@@ -121,9 +121,11 @@ cdef class Balancer:
         self.candidates = NULL
         self.table = NULL
         self.sums = NULL
+        self.places = NULL
 
     def __dealloc__(self):
         free(self.candidates)
+        free(self.places)
         free(self.table)
         free(self.sums)
 
@@ -194,6 +196,8 @@ cdef class Balancer:
             if weights[i] != weights[0]:
                 self.is_uniform = False
         free(slots)
+        free(self.places)
+        self.places = NULL
         free(self.candidates)
         free(self.sums)
         self.candidates = fresh
@@ -401,6 +405,33 @@ cdef class Balancer:
                 return answer
         return -1
 
+    cdef int find(self, uint64_t hash) noexcept nogil:
+        cdef uint32_t mask = 1
+        cdef uint32_t i
+        cdef uint32_t at
+        if self.places == NULL:
+            while mask < self.n * 2:
+                mask <<= 1
+            self.places = <uint32_t *> calloc(mask, sizeof(uint32_t))
+            if self.places == NULL:
+                return -1
+            self.places_mask = mask - 1
+            for i in range(self.n):
+                at = <uint32_t> mixed(self.candidates[i].hash) & self.places_mask
+                while self.places[at]:
+                    at = (at + 1) & self.places_mask
+                self.places[at] = i + 1
+        at = <uint32_t> mixed(hash) & self.places_mask
+        while self.places[at]:
+            if self.candidates[self.places[at] - 1].hash == hash:
+                return <int> self.places[at] - 1
+            at = (at + 1) & self.places_mask
+        return -1
+
+    cdef int keep(self, uint64_t hash, const uint32_t *tried, uint32_t tried_n, uint64_t now_ms) noexcept nogil:
+        cdef int index = self.find(hash) if self.n else -1
+        return index if index >= 0 and self.is_eligible(<uint32_t> index, tried, tried_n, now_ms, LEVEL_FRESH) else -1
+
     cdef void on_success(self, uint32_t index) noexcept nogil:
         if index < self.n:
             self.candidates[index].errors = 0
@@ -494,6 +525,14 @@ cdef class BalancerProbe:
         for i in range(n):
             indexes[i] = tried[i]
         return self.balancer.pick(key is not None, 0 if key is None else hash64(key), indexes, n, now)
+
+    def keep(self, bytes address not None, *, tried=(), uint64_t now=0):
+        cdef uint32_t indexes[64]
+        cdef uint32_t n = min(len(tried), 64)
+        cdef uint32_t i
+        for i in range(n):
+            indexes[i] = tried[i]
+        return self.balancer.keep(hash64(address), indexes, n, now)
 
     def success(self, uint32_t index):
         self.balancer.on_success(index)

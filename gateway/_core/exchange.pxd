@@ -68,6 +68,7 @@ cdef class Exchange(Flow):
     cdef uint32_t port_number
     cdef uint32_t tried[8]
     cdef uint32_t tried_n
+    cdef uint64_t kept             # hash of the endpoint that the request's session is with; 0: none
     # facts
     cdef uint8_t peer[64]          # address text of the other end of the client's connection
     cdef uint32_t peer_n

@@ -25,11 +25,12 @@ from gateway._core.plane cimport Plane
 from gateway._core.pool cimport ACQUIRED_DIAL, ACQUIRED_FULL, ACQUIRED_IDLE, Cluster, next_ticket
 from gateway._core.record cimport RecordFacts
 from gateway._core.reply cimport make_refusal, make_reply
-from gateway._core.router cimport pick_backend, route_request
+from gateway._core.router cimport route_request
 from gateway._core.seam cimport (
     LOSS_CONNECT, LOSS_CONNECT_TIMEOUT, LOSS_GARBAGE, LOSS_STALE, LOSS_TIMEOUT, LOSS_TLS, LOSS_UNSENT, Downstream, Flow, Upstream,
     answer_to, is_good, is_unsent,
 )
+from gateway._core.session cimport begin_session, choose_backend
 from gateway._core.snapshot cimport NONE, ClusterRec, ListenerRec, Snapshot, id64
 from gateway._core.sys cimport CLOCK_REALTIME, clock_us
 from gateway._core.timers cimport Timer
@@ -278,7 +279,7 @@ cdef class Exchange(Flow):
         cdef const ClusterRec *record
         cdef int outcome = 0
         if self.backend == NULL:
-            self.backend = pick_backend(snapshot, self.rule, self.plane.next_random())
+            self.backend = choose_backend(snapshot, self.rule, self.request, self.plane.next_random(), &self.kept)
             if self.backend == NULL or self.backend.cluster == NONE:
                 self.reply(500, FLAG_NC, b"no_cluster")
                 return DONE
@@ -299,7 +300,7 @@ cdef class Exchange(Flow):
                     return outcome
         has_key = self.cluster.key_kind != 0 and affinity_key(
             self.cluster.key_kind, self.cluster.borrow_key_name(), self.request, self.request.borrow(self.client), &key)
-        self.endpoint = self.cluster.pick(has_key, key, self.tried, self.tried_n)
+        self.endpoint = self.cluster.keep(self.kept, has_key, key, self.tried, self.tried_n)
         if self.endpoint is None:
             self.cluster.series.no_endpoint += 1
             self.reply(503, FLAG_UH, b"no_endpoint")
@@ -377,6 +378,9 @@ cdef class Exchange(Flow):
             if self.check.charges_after:
                 self.check.charge_after(self.response)
             self.check.write_fields(self.response)
+        if self.rule.session != NONE:
+            begin_session(
+                snapshot, self.rule, self.response, self.cluster.id, self.endpoint.borrow_text(), self.kept, self.secure)
         if self.rule.filters_n:
             run_response_filters(snapshot, self.rule.filters, self.rule.filters_n, self.response)
         if self.backend.filters_n:
@@ -873,6 +877,7 @@ cdef class Exchange(Flow):
         self.request_id.off = self.request_id.n = 0
         self.decision.listener = self.decision.rule = NONE
         self.tried_n = 0
+        self.kept = 0
         self.bytes_in = self.bytes_out = 0
         self.flags = self.attempts = self.connects = self.stale = 0
         self.upstream_us = 0

@@ -91,6 +91,8 @@ cdef class Cluster:
     cdef void retire(self, Endpoint endpoint) noexcept
     cdef Flow next_waiting(self, Endpoint endpoint, bint is_new)
     cdef Endpoint pick(self, bint has_key, uint64_t key, const uint32_t *tried, uint32_t tried_n)
+    # The endpoint whose address has this hash, when it can be used and was not tried; else, and for 0, as pick says.
+    cdef Endpoint keep(self, uint64_t hash, bint has_key, uint64_t key, const uint32_t *tried, uint32_t tried_n)
     # A connection of the endpoint for the flow; *verdict says what happened. With ACQUIRED_WAIT and ACQUIRED_DIAL the flow holds
     # `ticket` and is called back (on_upstream, on_no_upstream) unless it gives the ticket up by leave().
     cdef Upstream acquire(self, Endpoint endpoint, Flow flow, uint32_t ticket, int *verdict)

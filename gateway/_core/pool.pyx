@@ -197,6 +197,10 @@ cdef class Cluster:
             return None
         return <Endpoint> self.endpoints[index]
 
+    cdef Endpoint keep(self, uint64_t hash, bint has_key, uint64_t key, const uint32_t *tried, uint32_t tried_n):
+        cdef int index = self.balancer.keep(hash, tried, tried_n, self.plane.poller.now_ms) if hash else -1
+        return self.pick(has_key, key, tried, tried_n) if index < 0 else <Endpoint> self.endpoints[index]
+
     cdef Upstream acquire(self, Endpoint endpoint, Flow flow, uint32_t ticket, int *verdict):
         cdef Upstream upstream
         if endpoint.is_mux:

@@ -33,6 +33,7 @@ cdef enum:                 # order of the section table; names in snapshot.LAYOU
     SEC_MIRRORS
     SEC_CORS
     SEC_ORIGINS            # Str records: patterns of origins
+    SEC_SESSIONS
     SEC_RATES
     SEC_TERMS
     SEC_OVERRIDES
@@ -160,6 +161,7 @@ cdef struct RuleRec:
     uint32_t cors          # index of its CorsRec; NONE: it has no rules for other origins
     uint32_t rates         # as ListenerRec.rates: those of its route, then its own
     uint32_t rates_n
+    uint32_t session       # index of its SessionRec; NONE: its requests go to any endpoint
 
 cdef struct BackendRec:
     uint32_t cluster       # NONE: does not resolve, answered 500 for its share of the weight
@@ -217,6 +219,12 @@ cdef struct CorsRec:
     Str headers
     Str expose
     Str max_age            # decimal
+
+cdef struct SessionRec:
+    uint32_t kind          # of where its token stands, as ClusterRec.key_kind: 1 header, 2 cookie
+    Str name               # of a header in lower case; at most 128 bytes
+    Str tail               # of a cookie: its attributes, at most 64 bytes
+    uint32_t lifetime      # s; 0: for ever
 
 cdef struct ClusterRec:
     uint32_t id_lo
@@ -306,7 +314,7 @@ cdef struct Sum:           # a checksum on its way
     uint64_t d
 
 cdef enum:
-    CHECKS = 18            # sections whose records are checked one by one
+    CHECKS = 19            # sections whose records are checked one by one
 
 cdef class Snapshot:
     cdef object owner      # keeps the buffer alive
@@ -331,6 +339,7 @@ cdef class Snapshot:
     cdef const MirrorRec *mirrors
     cdef const CorsRec *cors
     cdef const Str *origins
+    cdef const SessionRec *sessions
     cdef const RateRec *rates
     cdef const TermsRec *terms
     cdef const OverrideRec *overrides
@@ -343,7 +352,7 @@ cdef class Snapshot:
     cdef uint32_t routes_n
     cdef uint32_t rules_n
     cdef uint32_t clusters_n
-    cdef uint32_t counts[24]     # by Section
+    cdef uint32_t counts[SECTIONS]     # by Section
 
     # how far the check has come
     cdef Sum sum

@@ -11,7 +11,7 @@ import re2
 
 cdef enum:
     MAGIC = 0x48545349     # "ISTH"
-    VERSION = 2
+    VERSION = 3
     SEALED_FROM = 24       # offset of BlobHeader.revision_lo, the first byte that the checksum covers
     HEADER_SIZE = 32
     MAX_NAME = 65535       # HeaderBlock keeps the length of a field name in 16 bits
@@ -55,7 +55,7 @@ LAYOUT = {
     "matches": ("name_off", "name_n", "value_off", "value_n", "regex"),
     "routes": ("id_lo", "id_hi", "name_off", "name_n", "kind"),
     "rules": ("route", "number", "filters", "filters_n", "backends", "backends_n", "weight", "request_timeout", "backend_timeout",
-              "attempts", "codes", "codes_n", "backoff", "mirrors", "mirrors_n", "cors", "rates", "rates_n"),
+              "attempts", "codes", "codes_n", "backoff", "mirrors", "mirrors_n", "cors", "rates", "rates_n", "session"),
     "backends": ("cluster", "weight", "filters", "filters_n"),
     "filters": ("kind", "edits", "edits_n", "status", "scheme_off", "scheme_n", "host_off", "host_n", "port", "path_kind",
                 "path_off", "path_n"),
@@ -67,6 +67,7 @@ LAYOUT = {
     "cors": ("origins", "origins_n", "flags", "methods_off", "methods_n", "headers_off", "headers_n", "expose_off", "expose_n",
              "max_age_off", "max_age_n"),
     "origins": ("origin_off", "origin_n"),
+    "sessions": ("kind", "name_off", "name_n", "tail_off", "tail_n", "lifetime"),
     "rates": ("id_lo", "id_hi", "name_off", "name_n", "algorithm", "mode", "on_failure", "shadow", "skips", "style", "cost",
               "cost_header_off", "cost_header_n", "timeout", "parts", "parts_n", "terms", "overrides", "overrides_n", "tag_off", "tag_n"),
     "terms": ("requests", "capacity", "emission_lo", "emission_hi", "period_lo", "period_hi", "seconds"),
@@ -80,7 +81,7 @@ SECTION_NAMES = (*LAYOUT, "strings")
 cdef size_t[SECTIONS] RECORD_SIZES = [
     sizeof(PortRec), sizeof(ListenerRec), sizeof(LimitsRec), sizeof(HostSlot), sizeof(VhostRec), sizeof(PathSlot), sizeof(Row),
     sizeof(FieldMatch), sizeof(RouteRec), sizeof(RuleRec), sizeof(BackendRec), sizeof(FilterRec), sizeof(EditRec),
-    sizeof(ClusterRec), sizeof(MirrorRec), sizeof(CorsRec), sizeof(Str), sizeof(RateRec), sizeof(TermsRec), sizeof(OverrideRec),
+    sizeof(ClusterRec), sizeof(MirrorRec), sizeof(CorsRec), sizeof(Str), sizeof(SessionRec), sizeof(RateRec), sizeof(TermsRec), sizeof(OverrideRec),
     sizeof(KeyPartRec), sizeof(uint32_t), sizeof(Str), 1,
 ]
 
@@ -339,6 +340,8 @@ cdef int verify_rule(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
         return flawed(flaw, SEC_RULES, i, b"mirrors")
     if rule.cors != NONE and rule.cors >= s.counts[SEC_CORS]:
         return flawed(flaw, SEC_RULES, i, b"cors")
+    if rule.session != NONE and rule.session >= s.counts[SEC_SESSIONS]:
+        return flawed(flaw, SEC_RULES, i, b"session")
     if not are_rates(s, rule.rates, rule.rates_n):
         return flawed(flaw, SEC_RULES, i, b"rates")
     # A pick draws a number below the sum and walks the backends: a wrong sum would walk past the last one.
@@ -482,6 +485,18 @@ cdef int verify_origin(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
     return 1
 
 
+cdef int verify_session(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    cdef const SessionRec *session = s.sessions + i
+    if session.kind != 1 and session.kind != 2:
+        return flawed(flaw, SEC_SESSIONS, i, b"kind")
+    # Both lengths have a place of their own where the token is written.
+    if session.name.n == 0 or session.name.n > 128 or not is_range(session.name.off, session.name.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_SESSIONS, i, b"name")
+    if session.tail.n > 64 or not is_range(session.tail.off, session.tail.n, s.counts[SEC_STRINGS]):
+        return flawed(flaw, SEC_SESSIONS, i, b"tail")
+    return 1
+
+
 # The sections whose records are checked, in this order; hosts and paths are, with the tables that they are slots of.
 cdef Check[CHECKS] checks = [
     Check(SEC_PORTS, verify_port), Check(SEC_LISTENERS, verify_listener), Check(SEC_VHOSTS, verify_vhost),
@@ -490,6 +505,7 @@ cdef Check[CHECKS] checks = [
     Check(SEC_FILTERS, verify_filter), Check(SEC_EDITS, verify_edit), Check(SEC_CLUSTERS, verify_cluster),
     Check(SEC_MIRRORS, verify_mirror), Check(SEC_CORS, verify_cors), Check(SEC_ORIGINS, verify_origin),
     Check(SEC_RATES, verify_rate), Check(SEC_TERMS, verify_terms), Check(SEC_KEY_PARTS, verify_key_part),
+    Check(SEC_SESSIONS, verify_session),
 ]
 
 
@@ -634,6 +650,7 @@ cdef class Snapshot:
         self.mirrors = <const MirrorRec *> starts[SEC_MIRRORS]
         self.cors = <const CorsRec *> starts[SEC_CORS]
         self.origins = <const Str *> starts[SEC_ORIGINS]
+        self.sessions = <const SessionRec *> starts[SEC_SESSIONS]
         self.rates = <const RateRec *> starts[SEC_RATES]
         self.terms = <const TermsRec *> starts[SEC_TERMS]
         self.overrides = <const OverrideRec *> starts[SEC_OVERRIDES]

@@ -9,6 +9,7 @@ turned into what a request gets: a rule that must answer 500 has a single backen
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from operator import attrgetter
 from typing import Literal
 
@@ -33,6 +34,7 @@ from gateway.model.route import (
     HTTPRouteMatch,
     HTTPRouteRule,
     PathModifier,
+    SessionPersistence,
     TCPRoute,
     TLSRoute,
     asks_for,
@@ -229,6 +231,19 @@ class Cors:
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """How requests of one session find their endpoint again."""
+
+    kind: Literal["cookie", "header"]
+    name: str
+    """Lower case for a header."""
+    lifetime: int
+    """Seconds from its beginning; 0: as long as the client keeps it."""
+    is_permanent: bool
+    """Of a cookie: whether a browser keeps it beyond its own end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """A share of a rule's requests."""
 
@@ -264,6 +279,7 @@ class Rule:
     cors: Cors | None = None
     rates: tuple[int, ...] = ()
     """Indexes into Model.rates: those of its route, then its own, each once."""
+    session: Session | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,11 +495,14 @@ def hash_key(spec: ClusterSpec) -> tuple[Literal["none", "header", "cookie", "qu
 def _build_route(spec: Served, listeners: tuple[Listener, ...], clusters: frozenset[str], rates: dict[str, int]) -> Route:
     attachments = _attach(spec, listeners)
     if isinstance(spec, HTTPRoute):
-        rules = tuple(_build_rule(rule, number, clusters, spec.rate_limits, rates) for number, rule in enumerate(spec.rules))
+        rules = tuple(
+            _build_rule(rule, spec.name, number, clusters, spec.rate_limits, rates) for number, rule in enumerate(spec.rules)
+        )
         return Route(name=spec.name, kind="HTTPRoute", attachments=attachments, rules=rules)
     if isinstance(spec, GRPCRoute):
         rules = tuple(
-            _build_rule(http_rule(rule), number, clusters, spec.rate_limits, rates) for number, rule in enumerate(spec.rules)
+            _build_rule(http_rule(rule), spec.name, number, clusters, spec.rate_limits, rates)
+            for number, rule in enumerate(spec.rules)
         )
         return Route(name=spec.name, kind="GRPCRoute", attachments=attachments, rules=rules)
     offers = spec.alpn if isinstance(spec, TLSRoute) else ()
@@ -505,7 +524,7 @@ def _attach(spec: Served, listeners: tuple[Listener, ...]) -> tuple[Attachment, 
 
 
 def _build_rule(
-    spec: HTTPRouteRule, number: int, clusters: frozenset[str], route_rates: tuple[str, ...], rates: dict[str, int]
+    spec: HTTPRouteRule, route: str, number: int, clusters: frozenset[str], route_rates: tuple[str, ...], rates: dict[str, int]
 ) -> Rule:
     filters: tuple[Filter, ...] = ()
     backends: tuple[Backend, ...] = (Backend(cluster=None, weight=1, filters=()),)
@@ -530,7 +549,20 @@ def _build_rule(
         mirrors=_build_mirrors(spec, clusters),
         cors=next((_build_cors(each.cors) for each in spec.filters if each.cors is not None), None),
         rates=_rates(route_rates + spec.rate_limits, rates),
+        session=_build_session(spec.session_persistence, f"{route}/{spec.name or number}"),
     )
+
+
+def _build_session(spec: SessionPersistence | None, rule: str) -> Session | None:
+    """rule: what it is named by when it has no name of its own."""
+    if spec is None:
+        return None
+    name = spec.session_name or f"isthmus-{blake2b(rule.encode(), digest_size=5).hexdigest()}"
+    lifetime = min(-(-spec.absolute_timeout // 1000), LONGEST_MS) if spec.absolute_timeout else 0
+    if spec.type == "Header":
+        return Session("header", name.lower(), lifetime, is_permanent=False)
+    is_permanent = spec.cookie_config is not None and spec.cookie_config.lifetime_type == "Permanent"
+    return Session("cookie", name, lifetime, is_permanent)
 
 
 def _build_mirrors(spec: HTTPRouteRule, clusters: frozenset[str]) -> tuple[Mirror, ...]:

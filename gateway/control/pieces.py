@@ -20,6 +20,7 @@ from gateway.control.build import (
     Redirect,
     Route,
     Rule,
+    Session,
     ValueMatch,
 )
 
@@ -168,6 +169,7 @@ class Press:
             sum(backend.weight for backend in rule.backends), cut(rule.request_timeout), cut(rule.backend_timeout),
             cut(rule.attempts), codes, len(rule.codes), cut(rule.backoff), first_mirror, len(mirrors),
             NONE if rule.cors is None else draft.need(self._cors(rule.cors)), *self._rates(draft, rule.rates),
+            NONE if rule.session is None else self._session(draft, rule.session),
         ))  # fmt: skip
 
     def _match(self, draft: Draft, rule: int, match: Match) -> None:
@@ -184,6 +186,14 @@ class Press:
         # With a method first, then more headers, then more query parameters.
         rank = (method == NONE) << 40 | (MAX_FIELDS - headers) << 20 | (MAX_FIELDS - queries)
         draft.target(match.path_type, match.path, rank, (rule, method, *text, regex, fields, headers, queries))
+
+    @staticmethod
+    def _session(draft: Draft, session: Session) -> int:
+        tail = ""
+        if session.kind == "cookie":
+            tail = "; Path=/; HttpOnly" + (f"; Max-Age={session.lifetime}" if session.is_permanent else "")
+        words = (KEY_KINDS[session.kind], *draft.text(session.name), *draft.text(tail), session.lifetime)
+        return draft.add("sessions", words)
 
     # ---- what several rules share ----
 

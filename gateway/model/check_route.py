@@ -42,6 +42,7 @@ from gateway.model.route import (
     PathModifier,
     RequestMirror,
     Route,
+    SessionPersistence,
     TCPRoute,
     TCPRouteRule,
     TLSRoute,
@@ -65,6 +66,7 @@ _FILTER_KEYS = {
 _METHODS: tuple[str, ...] = get_args(HTTPMethod)
 _REPEATED_FILTERS = frozenset({"RequestMirror", "ExtensionRef"})
 _MOST_WEIGHT = 0x7FFFFFFF
+_LONGEST_SESSION_NAME = 128
 
 AnyBackend = HTTPBackendRef | GRPCBackendRef | BackendRef | BackendObjectRef
 AnyFilter = HTTPRouteFilter | GRPCRouteFilter
@@ -99,6 +101,8 @@ def check_route(route: Route, config: Config, path: Path, broken_clusters: Set[s
         fate = "connections are closed" if isinstance(rule, TLSRouteRule | TCPRouteRule) else "share is answered 500"
         yield from _check_backends(rule.backend_refs, clusters, broken_clusters, at, fate)
         if isinstance(rule, HTTPRouteRule | GRPCRouteRule):
+            if rule.session_persistence is not None:
+                yield from _check_session(rule.session_persistence, (*at, "sessionPersistence"))
             filters: Sequence[AnyFilter] = rule.filters
             for place, each in enumerate(filters):
                 if each.request_mirror is not None:
@@ -196,8 +200,19 @@ def _check_http_rule(rule: HTTPRouteRule, path: Path) -> Iterator[Finding]:
     if timeouts and timeouts.request and timeouts.backend_request and timeouts.backend_request > timeouts.request:
         message = f"{timeouts.backend_request} is longer than the whole request's {timeouts.request}"
         yield Finding((*path, "timeouts", "backendRequest"), message)
-    if rule.session_persistence is not None:
-        yield warning((*path, "sessionPersistence"), "not served by this version: sessions are not kept on one backend")
+
+
+def _check_session(session: SessionPersistence, path: Path) -> Iterator[Finding]:
+    name = session.session_name
+    if name is not None and (len(name) > _LONGEST_SESSION_NAME or not TOKEN.fullmatch(name)):
+        message = f"'{name}' is not a name of a cookie or header, of at most {_LONGEST_SESSION_NAME} characters"
+        yield Finding((*path, "sessionName"), message)
+    elif name is not None and session.type == "Header" and (flaw := field_name_flaw(name, modified=True)):
+        yield Finding((*path, "sessionName"), flaw)
+    if session.cookie_config is not None and session.type == "Header":
+        yield Finding((*path, "cookieConfig"), "is for sessions of type Cookie")
+    elif session.cookie_config is not None and session.cookie_config.lifetime_type == "Permanent" and not session.absolute_timeout:
+        yield Finding((*path, "cookieConfig", "lifetimeType"), "Permanent needs an absoluteTimeout, longer than 0s")
 
 
 def _check_paths(rule: HTTPRouteRule, filters: tuple[HTTPRouteFilter, ...], path: Path) -> Iterator[Finding]:

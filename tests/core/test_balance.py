@@ -30,6 +30,29 @@ def keep_failing(probe, index, times, now=0):
     return [probe.failure(index, now) for _ in range(times)]
 
 
+# ---- who is asked for by address ----
+
+
+@every_policy
+def test_an_address_is_found_while_it_can_be_used(policy):
+    probe = balancer(policy, [1, 1, 0, 1] * 30, errors=1, ejection_ms=1000)
+    assert [probe.keep(address(i)) for i in range(120)] == [-1 if i % 4 == 2 else i for i in range(120)]
+    assert probe.keep(b"10.1.1.1:80") == -1 and probe.keep(address(1), tried=[1]) == -1
+    probe.set(3, is_up=False)
+    assert probe.keep(address(3)) == -1
+    probe.failure(4, 0)
+    assert probe.keep(address(4), now=10) == -1 and probe.keep(address(4), now=2000) == 4
+
+
+def test_an_address_is_found_in_the_set_of_now():
+    probe = balancer(RANDOM, [1, 1])
+    assert probe.keep(address(1)) == 1
+    probe.replace([(address(1), 1), (address(7), 1)])
+    assert [probe.keep(address(i)) for i in (0, 1, 7)] == [-1, 0, 1]
+    probe.replace([])
+    assert probe.keep(address(1)) == -1
+
+
 # ---- weights ----
 
 

@@ -24,6 +24,7 @@ from gateway.model.route import (
     RequestMirror,
     RequestRedirect,
     Retry,
+    SessionPersistence,
     URLRewrite,
 )
 from gateway.model.scalars import Period
@@ -40,12 +41,13 @@ def rich() -> bytes:
     away = HTTPRouteFilter("RequestRedirect", request_redirect=RequestRedirect(hostname="b.test"))
     mirror = HTTPRouteFilter("RequestMirror", request_mirror=RequestMirror(BackendObjectRef("origin"), percent=50))
     other = HTTPRouteFilter("CORS", cors=CORS(("https://a.test",), allow_methods=("GET",), expose_headers=("x",)))
+    session = SessionPersistence("s")
     routes = (
         route("a", rule(match("/api"), match("/x", "Exact", "GET", {"h": "1"}, {"q": "2"}), filters=(edits, rewrite))),
         route("b", rule(match("/r[0-9]+", "RegularExpression", headers={"h": "a|b"}, regex=True)), hosts=("*.example.com",)),
         route("c", rule(match("/old"), filters=(away,), to=())),
         route("e", rule(match("/e"), filters=(mirror, other))),
-        route("again", HTTPRouteRule(matches=(match("/again"),), retry=Retry(codes=(502, 503)))),
+        route("again", HTTPRouteRule(matches=(match("/again"),), retry=Retry(codes=(502, 503)), session_persistence=session)),
         route("d", *(rule(match(f"/n/{number}")) for number in range(20)), hosts=("d.example.com", "x.test")),
     )
     listeners = (
@@ -217,6 +219,13 @@ def test_truncation_and_noise_are_refused() -> None:
         ("rules", "mirrors_n", 2),
         ("rules", "mirrors", 0xFFFFFFFF),
         ("rules", "cors", 1),
+        ("rules", "session", 1),
+        ("sessions", "kind", 0),
+        ("sessions", "kind", 3),
+        ("sessions", "name_n", 0),
+        ("sessions", "name_n", 129),
+        ("sessions", "tail_n", 65),
+        ("sessions", "tail_off", 1 << 31),
         ("mirrors", "cluster", 1),
         ("cors", "origins", 2),
         ("cors", "origins_n", 2),

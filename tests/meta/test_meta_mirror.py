@@ -34,6 +34,7 @@ TESTED_BY = {
     "gateway/_core/onlooker.pyx": "wire/test_wire_tunnel.py",
     "gateway/_core/pathtest.pyx": "core/test_buf.py",  # the tests' door into the path
     "gateway/_core/selftest.pyx": "core/test_h1_parse.py",  # it is the tests' door into the codecs
+    "gateway/_core/session.pyx": "e2e/test_sessions.py",
     "gateway/_core/tls.pyx": "wire/test_wire_tls.py",
     "gateway/_core/upstream.pyx": WIRE,
     "gateway/admin/state.py": "admin/test_server.py",

@@ -178,7 +178,20 @@ def test_nothing_is_said_about_a_good_route(spec: dict[str, Any]) -> None:
         (rule(backendRefs=[{"name": "app", "kind": "Bucket"}]), "*error rules[0].backendRefs[0].kind: is for objects of the API"),
         (rule(backendRefs=[{"name": "app", "weight": 1_000_000}] * 2148), "error rules[0].backendRefs: the weights are too large"),
         (rule(rateLimits=["slo"]), "error rules[0].rateLimits[0]: there is no rate limit 'slo' (did you mean 'slow'?)"),
-        (rule(sessionPersistence={}), "*warning rules[0].sessionPersistence: not served by this version"),
+        (rule(sessionPersistence={"sessionName": "a;b"}), "error rules[0].sessionPersistence.sessionName: 'a;b' is not a name of"),
+        (rule(sessionPersistence={"sessionName": "a" * 129}), "error rules[0].sessionPersistence.sessionName: 'aaa"),
+        (
+            rule(sessionPersistence={"sessionName": "Host", "type": "Header"}),
+            "error rules[0].sessionPersistence.sessionName: 'host' cannot be changed",
+        ),
+        (
+            rule(sessionPersistence={"type": "Header", "cookieConfig": {}}),
+            "error rules[0].sessionPersistence.cookieConfig: is for sessions of type Cookie",
+        ),
+        (
+            rule(sessionPersistence={"cookieConfig": {"lifetimeType": "Permanent"}}),
+            "error rules[0].sessionPersistence.cookieConfig.lifetimeType: Permanent needs an absoluteTimeout",
+        ),
         (
             cors(allowOrigins=["https://*.a.test", "ftp://a.test"]),
             "error rules[0].filters[0].cors.allowOrigins[1]: 'ftp://a.test' is not an origin, such as",

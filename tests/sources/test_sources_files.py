@@ -55,7 +55,6 @@ def test_the_reference_has_every_key_of_the_language() -> None:
             "group",
             "namespace",
             "useDefaultGateways",
-            "sessionPersistence",
             "externalAuth",
             "extensionRef",
             "grpc",

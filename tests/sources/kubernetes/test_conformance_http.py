@@ -258,6 +258,20 @@ def test_gateways_of_one_address_share_their_listener() -> None:
     assert cluster.listener("http", "one").attached_routes == 0 and cluster.listener("http", "two").attached_routes == 1
 
 
+def test_a_rule_keeps_its_sessions() -> None:
+    """GEP-1619. A rule that says no name has one of its own, so that two do not take each other's sessions for theirs."""
+    permanent = "{absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}"
+    texts = (permanent, "{sessionName: X-S, type: Header}", "{}")
+    kept = [f"{{sessionPersistence: {text}, backendRefs: [{v(1)}]}}" for text in texts]
+    cluster = Cluster(gateway(), WEB, route("r", f"[{', '.join(kept)}, {{backendRefs: [{v(2)}]}}]"))
+    first, second, third, none = (cluster.rule("HTTPRoute/default/r", number).session for number in range(4))
+    assert first and second and third and none is None
+    assert (first.kind, first.lifetime, first.is_permanent) == ("cookie", 3600, True)
+    assert (second.kind, second.name, second.lifetime) == ("header", "x-s", 0)
+    assert (third.kind, third.is_permanent) == ("cookie", False) and third.name != first.name
+    assert cluster.conditions("HTTPRoute", "r")["Accepted"] == "True Accepted" and not cluster.translation.problems
+
+
 def test_http_route_weight() -> None:
     """HTTPRouteWeight: shares as they are written; a weight of 0 takes nothing."""
     cluster = Cluster(gateway(), WEB, route("weight", f"[{{backendRefs: [{v(1, 70)}, {v(2, 30)}, {v(3, 0)}]}}]"))
