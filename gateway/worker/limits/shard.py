@@ -142,7 +142,8 @@ class Shard:
         self._loads: set[Call] = set()
         self._born = 0.0
         self._budget = FIRST_BUDGET_S
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = math.inf
         self._wish = asyncio.Event()
         self._said = ""
         # 16 bytes that no engine's hash will be, and no other worker's probe.
@@ -217,13 +218,16 @@ class Shard:
 
     def _watch(self, at: float) -> None:
         """One timer for all calls, set when it is needed and left alone when answers are in time."""
-        if self._timer is None or self._timer.when() > at:
+        # When it is due is kept here: what uvloop answers for a time that is almost now is no TimerHandle and cannot tell.
+        if self._due > at:
             if self._timer is not None:
                 self._timer.cancel()
+            self._due = at
             self._timer = self._loop.call_at(at, self._on_deadline)
 
     def _on_deadline(self) -> None:
         self._timer = None
+        self._due = math.inf
         now = self._loop.time()
         late = [call for call in (*self._waiting, *self._held) if call.deadline <= now and not call.is_over]
         self._held = [call for call in self._held if call.deadline > now]

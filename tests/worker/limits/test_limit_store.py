@@ -1,4 +1,5 @@
-"""Ways to a store: Unix socket, database, TLS, users of few rights, Sentinels and their failover, a Cluster whose slots move."""
+"""Ways from an engine to a store: Unix socket, database, TLS, users of few rights, Sentinels and their failover, a Cluster whose
+slots move. Requests of clients make the asks."""
 
 import asyncio
 import contextlib
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from asking import Asking, limit
+from asking import Asking, store_name
 from pki import Authority, write_pair
 from redis.crc import key_slot
 from redis_server import KINDS, RedisServer, free_port
@@ -18,7 +19,6 @@ from gateway.supervisor.redis_url import parse_redis_url
 from gateway.worker.limits import shard as shard_module
 from gateway.worker.limits import store as store_module
 from gateway.worker.limits.link import Link
-from gateway.worker.limits.script import name_of
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +29,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.asynccontextmanager
 async def linked(url: str) -> AsyncIterator[tuple[Asking, Link]]:
-    asking = Asking()
-    link = Link(asking, parse_redis_url(url))
-    try:
-        yield asking, link
-    finally:
-        await link.close()
-        assert asking.open == 0 and len(asyncio.all_tasks()) == 1
+    async with Asking() as asking:
+        link = Link(asking.witness, parse_redis_url(url))
+        try:
+            yield asking, link
+        finally:
+            await link.close()
+        asking.check()
+        assert len(asyncio.all_tasks()) == 1
 
 
 def tell(story: Callable[[], Awaitable[Any]]) -> None:
@@ -46,23 +47,22 @@ def tell(story: Callable[[], Awaitable[Any]]) -> None:
         runner.run(run())
 
 
-async def decided(asking: Asking, number: int = 1, seconds: float = 30) -> None:
+async def decided(asking: Asking, key: int = 1, seconds: float = 30) -> None:
     """Waits until this key is decided by the store."""
     deadline = asyncio.get_running_loop().time() + seconds
-    while (await asking.ask(limit(number, requests=10**6, most=10**6))).reason:
+    while not (await asking.ask("many", key)).is_granted:
         assert asyncio.get_running_loop().time() < deadline, "the store decides nothing"
-        await asyncio.sleep(0)
 
 
 async def is_decided(url: str, **more: Any) -> None:
     async with linked(url) as (asking, _):
-        assert (await asking.ask(limit(1))).granted == 1
+        assert (await asking.ask(key=1)).is_granted
 
 
 async def is_refused(url: str, kind: str) -> None:
     """Nothing is decided, and this is counted."""
     async with linked(url) as (asking, link):
-        assert (await asking.ask(limit(1))).reason
+        assert (await asking.ask(key=1)).has_failed
         await until(lambda: link.facts().errors.get(kind))
 
 
@@ -73,10 +73,10 @@ def test_by_port_by_socket_and_by_database(kind: str, tmp_path_factory: pytest.T
         tell(lambda: is_decided(f"unix://{server.socket}"))
         assert third.dbsize() == 0
         tell(lambda: is_decided(f"redis://localhost:{server.port}/3"))
-        assert third.exists(name_of(limit(1)))
+        assert third.exists(store_name("hundred", 1))
         third.flushdb()
         tell(lambda: is_decided(f"unix://{server.socket}?db=3"))
-        assert third.exists(name_of(limit(1)))
+        assert third.exists(store_name("hundred", 1))
         tell(lambda: is_refused(f"redis://127.0.0.1:{server.port}/99", "connect"))
 
 
@@ -167,12 +167,12 @@ def test_sentinels_lead_to_the_primary_and_to_the_next_one(kind: str, tmp_path_f
             # The first Sentinel is one that is not there.
             url = f"redis://127.0.0.1:1,127.0.0.1:{sentinel.port}/0?sentinel=main"
             async with linked(url) as (asking, link):
-                assert (await asking.ask(limit(1), count=7)).facts[0][0] == 93
-                await until(lambda: client.exists(name_of(limit(1))))
+                assert [(await asking.ask(key=1)).left for _ in range(3)] == [(99,), (98,), (97,)]
+                await until(lambda: client.exists(store_name("hundred", 1)))
                 primary.kill()
                 await until(lambda: link.facts().breakers_open)
                 await decided(asking, 2)
-                assert (await asking.ask(limit(1))).facts[0][0] == 92
+                assert (await asking.ask(key=1)).left == (96,)
                 assert client.info("replication")["role"] == "master"
 
         tell(story)
@@ -223,12 +223,13 @@ def test_a_cluster_spreads_the_keys_and_keeps_together_what_one_request_meets(cl
     async def story() -> None:
         async with linked(f"redis://127.0.0.1:1,127.0.0.1:{cluster[1].port}?cluster=true") as (asking, link):
             await decided(asking)
-            outcomes = await asyncio.gather(*(asking.ask(limit(number)) for number in range(300)))
-            assert all(outcome.granted == 1 for outcome in outcomes)
+            outcomes = await asyncio.gather(*(asking.ask(key=key) for key in range(300)))
+            assert all(outcome.is_granted for outcome in outcomes)
             assert sum(owned(cluster)) >= 300 and min(owned(cluster)) > 60
-            wide, narrow = limit(1, tag=b"web"), limit(2, most=3, tag=b"web")
-            assert (await asking.ask(wide, narrow, count=9)).granted == 3
-            assert (await asking.ask(limit(1), limit(2))).reason  # no tag: keys of two slots
+            # Two limits of one request are asked in one call, of whatever key.
+            for key in range(20):
+                pairs = await asyncio.gather(*(asking.ask("pair", key) for _ in range(9)))
+                assert sorted(outcome.status for outcome in pairs) == [200] * 3 + [429] * 6
             assert link.facts().breakers == 3
 
     tell(story)
@@ -236,25 +237,25 @@ def test_a_cluster_spreads_the_keys_and_keeps_together_what_one_request_meets(cl
 
 def test_slots_that_move_take_their_keys_along(cluster: list[RedisServer]) -> None:
     """ASK while a slot is on its way, MOVED after it: no ask is lost, and the count goes on."""
-    slot = key_slot(name_of(limit(1)))
+    slot = key_slot(store_name("hundred", 1))
     source = cluster[min(slot // 5461, 2)]
     target = next(node for node in cluster if node is not source)
 
     async def story() -> None:
         async with linked(f"redis://127.0.0.1:{cluster[0].port}?cluster=true") as (asking, link):
             await decided(asking, 7)
-            assert (await asking.ask(limit(1))).facts[0][0] == 99
+            assert (await asking.ask(key=1)).left == (99,)
             with contextlib.closing(source.client()) as old, contextlib.closing(target.client()) as new:
                 ids = [client.execute_command("CLUSTER", "MYID").decode() for client in (old, new)]
                 new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
                 old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
-                old.execute_command("MIGRATE", "127.0.0.1", target.port, name_of(limit(1)), 0, 5000)
-                assert (await asking.ask(limit(1))).facts[0][0] == 98
+                old.execute_command("MIGRATE", "127.0.0.1", target.port, store_name("hundred", 1), 0, 5000)
+                assert (await asking.ask(key=1)).left == (98,)
                 for client in (new, old):
                     client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
-            assert (await asking.ask(limit(1))).facts[0][0] == 97
+            assert (await asking.ask(key=1)).left == (97,)
             await asyncio.gather(*(decided(asking, number) for number in range(20)))
-            assert (await asking.ask(limit(1))).facts[0][0] == 96
+            assert (await asking.ask(key=1)).left == (96,)
             assert not link.facts().errors
 
     tell(story)
@@ -264,13 +265,13 @@ def test_a_node_that_dies_takes_its_own_keys_alone(cluster: list[RedisServer]) -
     async def story() -> None:
         async with linked(f"redis://127.0.0.1:{cluster[0].port}?cluster=true") as (asking, link):
             await decided(asking)
-            await asyncio.gather(*(asking.ask(limit(number)) for number in range(50)))
+            await asyncio.gather(*(asking.ask(key=key) for key in range(50)))
             cluster[2].kill()
             await until(lambda: link.facts().breakers_open)
-            outcomes = [(number, await asking.ask(limit(number))) for number in range(200)]
-            for number, outcome in outcomes:
-                is_its = key_slot(name_of(limit(number))) >= 2 * 5461
-                assert bool(outcome.reason) == is_its, (number, outcome)
+            outcomes = [(key, await asking.ask(key=key)) for key in range(200)]
+            for key, outcome in outcomes:
+                is_its = key_slot(store_name("hundred", key)) >= 2 * 5461
+                assert outcome.has_failed == is_its and outcome.is_granted != is_its, (key, outcome)
 
     tell(story)
 

@@ -1,7 +1,9 @@
-"""The way of an ask to a real server and back; and what becomes of it when the server dies, freezes, or has its reasons."""
+"""The way of an ask from a real engine to a real server and back; and what becomes of it when the server dies, freezes, or has its
+reasons. Requests of clients make the asks, and what clients are answered is what is looked at."""
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -9,19 +11,16 @@ from typing import Any
 
 import pytest
 import uvloop
-from asking import Asking, limit
+from asking import Asking, Outcome, store_name
 from redis_server import RedisServer, either_server
 from until import until
 
 from gateway.supervisor.redis_url import parse_redis_url
 from gateway.worker.limits import shard as shard_module
 from gateway.worker.limits.link import Link
-from gateway.worker.limits.script import CHARGE_ALL, GIVE_BACK, LEASE, SCRIPT, name_of
-from gateway.worker.limits.shard import FULL, KEY, OPEN, TIMEOUT, UNREACHABLE
+from gateway.worker.limits.script import CHARGE, CHARGE_ALL, GIVE_BACK, LEASE, SCRIPT
 
 __all__ = ["either_server"]
-
-BUDGET_US = 10_000
 
 
 @pytest.fixture(autouse=True)
@@ -31,13 +30,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.asynccontextmanager
 async def linked(url: str) -> AsyncIterator[tuple[Asking, Link]]:
-    asking = Asking()
-    link = Link(asking, parse_redis_url(url))
-    try:
-        yield asking, link
-    finally:
-        await link.close()
-        assert asking.open == 0, "an ask without an answer"
+    async with Asking() as asking:
+        link = Link(asking.witness, parse_redis_url(url))
+        try:
+            yield asking, link
+        finally:
+            await link.close()
+        asking.check()
         assert len(asyncio.all_tasks()) == 1
 
 
@@ -53,25 +52,46 @@ def errors(link: Link) -> set[str]:
     return set(link.facts().errors)
 
 
-async def healthy(asking: Asking, number: int = 10**6) -> None:
+async def healthy(asking: Asking) -> None:
     """Waits until the store decides again."""
-    while (await asking.ask(limit(number, requests=10**6, most=10**6))).reason:
+    while not (await asking.ask("many")).is_granted:
         await until(lambda: True)
+
+
+async def many(asking: Asking, limit: str, count: int, key: int = 0) -> list[Outcome]:
+    """So many requests of one turn."""
+    return await asyncio.gather(*(asking.ask(limit, key) for _ in range(count)))
+
+
+def granted(outcomes: list[Outcome]) -> int:
+    """How many; the store decided all of them."""
+    assert all(outcome.is_granted or outcome.is_denied for outcome in outcomes)
+    return sum(outcome.is_granted for outcome in outcomes)
 
 
 def test_asks_are_answered(either_server: RedisServer) -> None:
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            first = await asking.ask(limit(1, most=5), count=3)
-            assert (first.granted, first.facts[0][0]) == (3, 2)
-            second = await asking.ask(limit(1, most=5), limit(2), count=9)
-            assert second.granted == 2 and [row[0] for row in second.facts] == [0, 98]
-            assert (await asking.ask(limit(1, most=5))).facts[0][1] > 0
-            assert (await asking.ask(limit(1, most=5), count=2, kind=GIVE_BACK)).granted == 2
-            assert (await asking.ask(limit(1, most=5), count=9, kind=LEASE)).granted == 2
-            assert (await asking.ask(limit(1, most=5), count=9, kind=CHARGE_ALL)).granted == 9
+            await asking.connect(9)
+            assert (await asking.ask("five")).left == (4,)
+            # One ask for nine, of which four are granted; who is refused knows it without asking again.
+            assert granted(await many(asking, "five", 9)) == 4
+            assert (await asking.ask("five")).retry > 700
+            # Two limits of one request: all or none.
+            assert granted(await many(asking, "pair", 9)) == 3
+            assert (await asking.ask("wide")).left == (96,)
+            # Costs that answers tell, more and less than was taken.
+            await asking.ask("costly", cost=30)
+            await asking.ask("costly", cost=0)
+            assert (await asking.ask("costly")).left == (69,)
+            assert (await asking.ask("leased")).is_granted
+            said = [(ask[1], ask[2]) for asks in asking.witness.taken for ask in asks]
+            assert said == [
+                (1, CHARGE), (9, CHARGE), (9, CHARGE), (1, CHARGE), (1, CHARGE), (29, CHARGE_ALL), (1, CHARGE), (1, GIVE_BACK),
+                (1, CHARGE), (1, LEASE),
+            ]  # fmt: skip
             facts = link.facts()
-            assert (facts.asks, facts.round_trips, sum(facts.buckets), facts.errors) == (6, 6, 6, {})
+            assert (facts.asks, sum(facts.buckets), facts.errors) == (10, facts.round_trips, {})
             assert (facts.breakers, facts.breakers_open) == (1, 0) and facts.microseconds > 0
 
     tell(story)
@@ -80,10 +100,11 @@ def test_asks_are_answered(either_server: RedisServer) -> None:
 def test_what_is_asked_in_one_turn_goes_in_one_round_trip(either_server: RedisServer) -> None:
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            await asking.ask(limit())
-            outcomes = await asyncio.gather(*(asking.ask(limit(number)) for number in range(200)))
-            assert all(outcome.granted == 1 for outcome in outcomes)
-            assert link.facts().round_trips == 2 and len(asking.taken) == 2
+            await asking.connect(200)
+            await asking.ask()
+            outcomes = await asyncio.gather(*(asking.ask(key=key) for key in range(200)))
+            assert granted(outcomes) == 200
+            assert link.facts().round_trips == 2 and len(asking.witness.taken) == 2
 
     tell(story)
 
@@ -94,12 +115,11 @@ def test_asks_come_together_while_a_round_trip_is_on_its_way(either_server: Redi
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
 
-            async def client(number: int) -> None:
+            async def client(key: int) -> None:
                 for _ in range(50):
-                    await asyncio.sleep(0)
-                    assert (await asking.ask(limit(number))).granted == 1
+                    assert (await asking.ask(key=key)).is_granted
 
-            await asyncio.gather(*(client(number) for number in range(64)))
+            await asyncio.gather(*(client(key) for key in range(64)))
             facts = link.facts()
             assert facts.asks == 3200 and facts.round_trips * 20 <= facts.asks
 
@@ -109,11 +129,11 @@ def test_asks_come_together_while_a_round_trip_is_on_its_way(either_server: Redi
 def test_a_server_that_loses_its_scripts_gets_them_again(either_server: RedisServer) -> None:
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            await asking.ask(limit())
+            await asking.connect(30)
+            await asking.ask()
             with contextlib.closing(either_server.client()) as client:
                 client.script_flush()
-                outcomes = await asyncio.gather(*(asking.ask(limit(number)) for number in range(30)))
-                assert all(outcome.granted == 1 for outcome in outcomes)
+                assert granted(await asyncio.gather(*(asking.ask(key=key) for key in range(30)))) == 30
                 assert client.info("commandstats")["cmdstat_eval"]["calls"] == 2
             assert not errors(link)
 
@@ -125,16 +145,15 @@ def test_a_server_that_dies_and_comes_back(either_server: RedisServer) -> None:
 
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            await asking.ask(limit())
+            await asking.ask()
             either_server.kill()
-            outcome = await asking.ask(limit())
-            assert outcome.reason in (OPEN, UNREACHABLE)
+            assert (await asking.ask()).has_failed
             await until(lambda: link.facts().breakers_open)
-            outcomes = [await asking.ask(limit()) for _ in range(50)]
-            assert {outcome.reason for outcome in outcomes} == {OPEN} and max(row.seconds for row in outcomes) < 0.05
+            outcomes = [await asking.ask() for _ in range(50)]
+            assert all(outcome.has_failed for outcome in outcomes) and max(row.seconds for row in outcomes) < 0.05
             either_server.start()
             await healthy(asking)
-            assert (await asking.ask(limit())).facts[0][0] == 99
+            assert (await asking.ask()).left == (99,)
             assert link.facts().opened >= 1 and "connect" in errors(link)
 
     tell(story)
@@ -143,13 +162,15 @@ def test_a_server_that_dies_and_comes_back(either_server: RedisServer) -> None:
 def test_a_server_that_dies_with_asks_on_their_way(either_server: RedisServer) -> None:
     async def story() -> None:
         async with linked(either_server.url) as (asking, _):
-            await asking.ask(limit())
+            await asking.connect(20)
+            await asking.ask()
             either_server.freeze()
-            waiting = [asking.ask(limit(number)) for number in range(20)]
-            await until(lambda: len(asking.taken) == 2)
+            waiting = [asking.ask(key=key) for key in range(20)]
+            await until(lambda: len(asking.witness.taken) == 2)
+            assert asking.waiting == 20
             either_server.kill()
             outcomes = await asyncio.gather(*waiting)
-            assert {outcome.reason for outcome in outcomes} <= {UNREACHABLE, OPEN} and max(row.seconds for row in outcomes) < 1.5
+            assert all(outcome.has_failed for outcome in outcomes) and max(row.seconds for row in outcomes) < 1.5
             either_server.start()
             await healthy(asking)
 
@@ -159,15 +180,16 @@ def test_a_server_that_dies_with_asks_on_their_way(either_server: RedisServer) -
 def test_a_server_that_freezes_costs_the_budget_for_a_moment_and_then_nothing(either_server: RedisServer) -> None:
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            await asking.ask(limit())
+            await asking.ask()
             either_server.freeze()
-            outcomes = []
+            first = await asking.ask("soon")
+            assert first.has_failed and first.seconds >= 0.009
             while not link.facts().breakers_open:
-                outcomes += await asyncio.gather(*(asking.ask(limit(), budget_us=BUDGET_US) for _ in range(8)))
-            assert {outcome.reason for outcome in outcomes} <= {TIMEOUT, OPEN} and outcomes[0].reason == TIMEOUT
-            after = [await asking.ask(limit(), budget_us=BUDGET_US) for _ in range(200)]
-            assert {outcome.reason for outcome in after} == {OPEN}
-            assert sorted(outcome.seconds for outcome in after)[150] < 0.001
+                assert all(outcome.has_failed for outcome in await many(asking, "soon", 8))
+            after = [await asking.ask("soon") for _ in range(200)]
+            assert all(outcome.has_failed for outcome in after)
+            # Far from the ten milliseconds that they might wait.
+            assert sorted(outcome.seconds for outcome in after)[150] < 0.003
             assert errors(link) == {"timeout"}
             either_server.thaw()
             await healthy(asking)
@@ -183,10 +205,10 @@ def test_a_connection_that_owes_an_answer_for_too_long_is_made_anew(
 
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            await asking.ask(limit())
+            await asking.ask()
             either_server.freeze()
             while not link.facts().breakers_open:
-                await asking.ask(limit(), budget_us=BUDGET_US)
+                await asking.ask("soon")
             await until(lambda: "connect" in errors(link))
             either_server.thaw()
             await healthy(asking)
@@ -199,15 +221,15 @@ def test_a_connection_that_owes_an_answer_for_too_long_is_made_anew(
 def test_what_is_granted_too_late_goes_back(either_server: RedisServer) -> None:
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            await asking.ask(limit(2))
+            await asking.connect(7)
+            await asking.ask()
             either_server.freeze()
-            late = await asyncio.gather(*(asking.ask(limit(1), count=7, budget_us=BUDGET_US) for _ in range(3)))
-            assert {outcome.reason for outcome in late} == {TIMEOUT} and not link.facts().breakers_open
+            assert all(outcome.has_failed for outcome in await many(asking, "soon", 7)) and not link.facts().breakers_open
             either_server.thaw()
             with contextlib.closing(either_server.client()) as client:
                 calls = lambda: client.info("commandstats")["cmdstat_evalsha"]["calls"]  # noqa: E731
-                await until(lambda: calls() == 1 + 1 + 3 + 3)  # the trial, the first, the late ones, those that take it back
-            assert (await asking.ask(limit(1))).facts[0][0] == 99
+                await until(lambda: calls() == 1 + 1 + 1 + 1)  # the trial, the first, the late one, that which takes it back
+                assert not client.exists(store_name("soon"))
 
     tell(story)
 
@@ -215,14 +237,33 @@ def test_what_is_granted_too_late_goes_back(either_server: RedisServer) -> None:
 def test_late_grants_go_back_while_the_breaker_is_open(either_server: RedisServer) -> None:
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            await asking.ask(limit(2))
+            await asking.connect(7)
+            await asking.ask()
             either_server.freeze()
             while not link.facts().breakers_open:
-                await asking.ask(limit(1), count=7, budget_us=BUDGET_US)
+                await many(asking, "soon", 7)
             either_server.thaw()
             await healthy(asking)
-            await until(lambda: True)
-            assert (await asking.ask(limit(1))).facts[0][0] == 99
+            with contextlib.closing(either_server.client()) as client:
+                await until(lambda: not client.exists(store_name("soon")))
+
+    tell(story)
+
+
+def test_a_client_that_has_gone_is_not_charged(either_server: RedisServer) -> None:
+    async def story() -> None:
+        async with linked(either_server.url) as (asking, _):
+            await asking.ask("five")
+            either_server.freeze()
+            asking.ask("five")
+            await until(lambda: asking.waiting)
+            asking.leave()
+            await until(lambda: not asking.waiting)
+            either_server.thaw()
+            with contextlib.closing(either_server.client()) as client:
+                # the trial, the first, the one that has gone, that which takes it back
+                await until(lambda: client.info("commandstats")["cmdstat_evalsha"]["calls"] == 4)
+            assert (await asking.ask("five")).left == (3,)
 
     tell(story)
 
@@ -230,8 +271,7 @@ def test_late_grants_go_back_while_the_breaker_is_open(either_server: RedisServe
 def test_asks_of_the_first_moment_wait_for_the_connection(either_server: RedisServer) -> None:
     async def story() -> None:
         async with linked(either_server.url) as (asking, _):
-            outcomes = await asyncio.gather(*(asking.ask(limit(number)) for number in range(10)))
-            assert all(outcome.granted == 1 for outcome in outcomes)
+            assert granted(await asyncio.gather(*(asking.ask(key=key) for key in range(10)))) == 10
 
     tell(story)
 
@@ -242,10 +282,10 @@ def test_nobody_waits_for_a_connection_longer_than_the_budget(either_server: Red
     async def story() -> None:
         either_server.freeze()
         async with linked(either_server.url) as (asking, link):
-            first = await asking.ask(limit(), budget_us=BUDGET_US)
-            assert first.reason == TIMEOUT and first.seconds < 0.2
+            first = await asking.ask("soon")
+            assert first.has_failed and first.seconds < 0.2
             for _ in range(20):
-                await asking.ask(limit(), budget_us=BUDGET_US)
+                await asking.ask("soon")
             assert link.facts().breakers_open
             either_server.thaw()
             await healthy(asking)
@@ -256,9 +296,9 @@ def test_nobody_waits_for_a_connection_longer_than_the_budget(either_server: Red
 def test_there_is_no_server_at_all(tmp_path: Path) -> None:
     async def story() -> None:
         async with linked(f"unix://{tmp_path}/none") as (asking, link):
-            outcomes = await asyncio.gather(*(asking.ask(limit()) for _ in range(5)))
-            assert {outcome.reason for outcome in outcomes} == {OPEN}
-            assert (await asking.ask(limit())).reason == OPEN
+            outcomes = await many(asking, "hundred", 5)
+            assert all(outcome.has_failed for outcome in outcomes)
+            assert (await asking.ask()).has_failed
             assert link.facts().errors["connect"] >= 1
 
     tell(story)
@@ -269,13 +309,13 @@ def test_a_primary_that_becomes_a_replica(either_server: RedisServer) -> None:
 
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            await asking.ask(limit())
+            await asking.ask()
             with contextlib.closing(either_server.client()) as client:
                 client.replicaof("127.0.0.1", 1)
-                assert (await asking.ask(limit())).reason == UNREACHABLE
+                assert (await asking.ask()).has_failed
                 while not link.facts().breakers_open:
-                    assert (await asking.ask(limit())).reason in (UNREACHABLE, OPEN)
-                assert (await asking.ask(limit())).reason == OPEN
+                    assert (await asking.ask()).has_failed
+                assert (await asking.ask()).has_failed
                 assert "readonly" in errors(link)
                 client.replicaof("NO", "ONE")
             await healthy(asking)
@@ -288,11 +328,11 @@ def test_a_server_that_is_full(either_server: RedisServer) -> None:
 
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            await asking.ask(limit())
+            await asking.ask()
             with contextlib.closing(either_server.client()) as client:
                 client.config_set("maxmemory", 1)
                 while not link.facts().breakers_open:
-                    assert (await asking.ask(limit())).reason in (UNREACHABLE, OPEN)
+                    assert (await asking.ask()).has_failed
                 assert errors(link) == {"oom"}
                 client.config_set("maxmemory", 0)
             await healthy(asking)
@@ -311,9 +351,9 @@ def test_a_server_that_still_loads(kind: str, tmp_path_factory: pytest.TempPathF
 
     async def story(loading: RedisServer) -> None:
         async with linked(loading.url) as (asking, link):
-            assert (await asking.ask(limit())).reason
+            assert (await asking.ask()).has_failed
             await until(lambda: "loading" in errors(link))
-            assert (await asking.ask(limit())).reason == OPEN
+            assert (await asking.ask()).has_failed
             await healthy(asking)
 
     with RedisServer(directory, kind, args=slow) as loading:
@@ -326,10 +366,10 @@ def test_a_key_of_another_type_hurts_nobody_else(either_server: RedisServer) -> 
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
             with contextlib.closing(either_server.client()) as client:
-                client.lpush(name_of(limit(1)), "x")
+                client.lpush(store_name("hundred", 1), "x")
             for _ in range(20):
-                bad, good = await asyncio.gather(asking.ask(limit(1)), asking.ask(limit(2)))
-                assert (bad.reason, good.granted) == (KEY, 1)
+                bad, good = await asyncio.gather(asking.ask(key=1), asking.ask(key=2))
+                assert bad.has_failed and good.is_granted
             assert not link.facts().breakers_open and errors(link) == {"key"}
 
     tell(story)
@@ -338,7 +378,7 @@ def test_a_key_of_another_type_hurts_nobody_else(either_server: RedisServer) -> 
 def test_a_connection_that_the_server_ends_when_idle_is_no_error(either_server: RedisServer) -> None:
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            await asking.ask(limit())
+            await asking.ask()
             with contextlib.closing(either_server.client()) as client:
                 since = time.monotonic()
                 await until(lambda: time.monotonic() - since > shard_module.SHORT_LIFE_S)
@@ -356,14 +396,15 @@ def test_more_asks_than_there_is_room_for_are_refused_at_once(either_server: Red
 
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            await asking.ask(limit())
+            await asking.connect(300)
+            await asking.ask()
             either_server.freeze()
-            waiting = [asking.ask(limit(number), budget_us=500_000) for number in range(300)]
+            waiting = [asking.ask("half", key) for key in range(300)]
             await until(lambda: sum(answer.done() for answer in waiting) >= 200)
-            assert {answer.result().reason for answer in waiting if answer.done()} == {FULL}
+            assert all(answer.result().has_failed for answer in waiting if answer.done())
             assert link.facts().errors["full"] == 200
             either_server.thaw()
-            assert {outcome.reason for outcome in await asyncio.gather(*waiting)} <= {0, FULL, TIMEOUT}
+            assert sum(outcome.is_granted or outcome.has_failed for outcome in await asyncio.gather(*waiting)) == 300
 
     tell(story)
 
@@ -371,13 +412,14 @@ def test_more_asks_than_there_is_room_for_are_refused_at_once(either_server: Red
 def test_a_link_that_closes_leaves_no_ask_open_and_no_store(either_server: RedisServer) -> None:
     async def story() -> None:
         async with linked(either_server.url) as (asking, link):
-            await asking.ask(limit())
+            assert (await asking.ask("five")).left == (4,)
             either_server.freeze()
-            waiting = asking.ask(limit())
-            await until(lambda: len(asking.taken) == 2)
+            waiting = asking.ask("five")
+            await until(lambda: len(asking.witness.taken) == 2)
             await link.close()
-            assert (await waiting).reason == UNREACHABLE
-            assert (await asking.ask(limit())).reason == 0  # nobody is asked any more
+            assert (await waiting).has_failed
+            # Nobody is asked any more: the engine counts by itself.
+            assert granted(await many(asking, "five", 7)) == 5 and len(asking.witness.taken) == 2
             either_server.thaw()
 
     tell(story)
@@ -388,14 +430,15 @@ def test_a_link_that_moves_asks_the_other_store(tmp_path_factory: pytest.TempPat
 
         async def story() -> None:
             async with linked(old.url) as (asking, link):
-                assert (await asking.ask(limit(), count=10)).facts[0][0] == 90
+                assert (await asking.ask()).left == (99,)
+                assert (await asking.ask()).left == (98,)
                 old.freeze()
-                waiting = asking.ask(limit())
-                await until(lambda: len(asking.taken) == 2)
+                waiting = asking.ask()
+                await until(lambda: len(asking.witness.taken) == 3)
                 await link.move(parse_redis_url(new.url))
-                assert (await waiting).reason == UNREACHABLE
-                assert (await asking.ask(limit())).facts[0][0] == 99
-                assert link.facts().asks >= 3  # it goes on counting
+                assert (await waiting).has_failed
+                assert (await asking.ask()).left == (99,)
+                assert link.facts().asks >= 4  # it goes on counting
 
         tell(story)
 
@@ -413,7 +456,7 @@ def test_something_else_than_a_redis_is_told_apart(tmp_path: Path) -> None:
 
         other = await asyncio.start_unix_server(greet, tmp_path / "s")
         async with other, linked(f"unix://{tmp_path}/s") as (asking, link):
-            assert (await asking.ask(limit())).reason == OPEN
+            assert (await asking.ask()).has_failed
             assert link.facts().errors["connect"] >= 1
         other.close()
 
@@ -424,10 +467,10 @@ def test_the_script_is_sent_once_and_its_digest_after_that(either_server: RedisS
     async def story() -> None:
         async with linked(either_server.url) as (asking, _):
             for _ in range(10):
-                await asking.ask(limit())
+                await asking.ask()
             with contextlib.closing(either_server.client()) as client:
                 stats: Any = client.info("commandstats")
                 assert stats["cmdstat_eval"]["calls"] == 1 and stats["cmdstat_evalsha"]["calls"] == 11
-                assert client.script_exists(__import__("hashlib").sha1(SCRIPT).hexdigest()) == [True]
+                assert client.script_exists(hashlib.sha1(SCRIPT).hexdigest()) == [True]
 
     tell(story)
