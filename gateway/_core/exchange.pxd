@@ -143,5 +143,5 @@ cdef class Exchange(Flow):
     cdef void redirect(self, uint16_t status, Ref location) noexcept
     cdef void pause_request(self) noexcept
     cdef bint resend(self) noexcept
-    cdef bint is_retry_code(self, uint16_t status) noexcept
+    cdef void note_exhaustion(self) noexcept
     cdef void finish_tunnel(self) noexcept

@@ -26,6 +26,7 @@ from gateway._core.pool cimport ACQUIRED_DIAL, ACQUIRED_FULL, ACQUIRED_IDLE, Clu
 from gateway._core.record cimport RecordFacts
 from gateway._core.reply cimport make_refusal, make_reply
 from gateway._core.router cimport route_request
+from gateway._core.retry cimport is_retry_code, pause_after, retries_of
 from gateway._core.seam cimport (
     LOSS_CONNECT, LOSS_CONNECT_TIMEOUT, LOSS_GARBAGE, LOSS_STALE, LOSS_TIMEOUT, LOSS_TLS, LOSS_UNSENT, Downstream, Flow, Upstream,
     answer_to, is_good, is_unsent,
@@ -511,17 +512,19 @@ cdef class Exchange(Flow):
         self.active_ms = self.plane.poller.now_ms
         self.upstream_us = self.plane.poller.now_us - self.attempt_us
         self.trailers.clear()
-        if self.rule.codes_n and self.is_retry_code(head.status) and self.may_retry(0, head.status):
-            self.end_attempt(is_good(head.status), True)
-            self.drop_upstream()
-            self.retry(0)
-            return
-        if self.rule.attempts and self.attempts > self.rule.attempts and self.is_retry_code(head.status):
-            self.flags |= FLAG_URX
+        if is_retry_code(self.binding.snapshot, self.rule, head.status):
+            if self.may_retry(0, head.status):
+                self.end_attempt(is_good(head.status), True)
+                self.drop_upstream()
+                self.retry(0)
+                return
+            self.note_exhaustion()
         self.run(PHASE_RESPONSE_FILTERS)
 
-    cdef bint is_retry_code(self, uint16_t status) noexcept:
-        return self.binding.snapshot.has_word(self.rule.codes, self.rule.codes_n, status)
+    cdef void note_exhaustion(self) noexcept:
+        cdef uint32_t retries = retries_of(self.binding.snapshot, self.rule)
+        if retries and self.attempts > retries:
+            self.flags |= FLAG_URX
 
     cdef void on_response_body(self, const uint8_t *p, size_t n) noexcept:
         self.bytes_out += n
@@ -590,6 +593,7 @@ cdef class Exchange(Flow):
 
     cdef bint may_retry(self, int loss, uint16_t status) noexcept:
         """THE decision whether another attempt is made (RFC 9110 §9.2.2; checklist item 40)."""
+        cdef uint32_t retries = retries_of(self.binding.snapshot, self.rule)
         if self.responded or self.downstream is None or not self.replayable:
             return False
         if self.request.flags & HEAD_UPGRADE and not is_unsent(loss):
@@ -599,15 +603,15 @@ cdef class Exchange(Flow):
             return False
         if loss == LOSS_CONNECT or loss == LOSS_CONNECT_TIMEOUT or loss == LOSS_TLS:
             # Nothing was sent: safe for every method.
-            return self.connects < MAX_CONNECTS + self.rule.attempts and self.connects < <uint32_t> len(self.cluster.endpoints) + self.rule.attempts
+            return self.connects < MAX_CONNECTS + retries and self.connects < <uint32_t> len(self.cluster.endpoints) + retries
         if loss == LOSS_UNSENT:
             return self.stale + self.connects <= MAX_CONNECTS
         if not is_idempotent(self.request.method):
             return False
         if loss == LOSS_STALE:
             # The race between our request and the origin's idle close: once more, even without a retry policy.
-            return self.stale <= 1 or self.attempts <= self.rule.attempts
-        if self.attempts > self.rule.attempts:
+            return self.stale <= 1 or self.attempts <= retries
+        if self.attempts > retries:
             return False
         # The retry budget: a fifth of what is in flight, and never fewer than three. An exchange that is in it stays in it.
         return self.retried or self.cluster.retrying < 3 + self.cluster.active // 5
@@ -626,9 +630,8 @@ cdef class Exchange(Flow):
             self.pause_request()
             self.attempt_deadline = 0
             pause = 0
-            if self.rule.backoff and loss != LOSS_STALE and loss != LOSS_UNSENT and (loss == 0 or self.attempts > self.connects):
-                pause = <uint64_t> self.rule.backoff << (self.attempts - 1 if self.attempts < 6 else 5)
-                pause += self.plane.next_random() % (pause // 2 + 1)
+            if loss != LOSS_STALE and loss != LOSS_UNSENT and (loss == 0 or self.attempts > self.connects):
+                pause = pause_after(self.binding.snapshot, self.rule, self.attempts, self.plane.next_random())
             if pause:
                 self.retry_at = self.plane.poller.now_ms + pause
                 self.cluster.pausing += 1
@@ -637,8 +640,7 @@ cdef class Exchange(Flow):
             else:
                 self.run(PHASE_PICK)
             return
-        if self.rule.attempts and self.attempts > self.rule.attempts:
-            self.flags |= FLAG_URX
+        self.note_exhaustion()
         detail = self.endpoint.trouble if loss == LOSS_CONNECT_TIMEOUT else self.detail
         status = answer_to(loss, &flag, &detail)
         self.reply(status, flag, detail)

@@ -30,6 +30,7 @@ cdef enum:
     TARGET_REGEX = 2
     DEEPEST_BIT = 31       # of VhostRec.depths
     ALIGN = 8              # of a blob's size
+    LINE = 64              # sections begin with a line of the cache, so that no row or rule lies in two
     ROOM = 4096            # bytes of texts at first
 
 # What a reference looks like among the words of a piece: one of these in the upper half, an index in the lower.
@@ -294,9 +295,11 @@ cdef class Linker:
         cdef size_t size
         cdef bytes head
         cdef bytes blob
-        cdef uint8_t *to
+        cdef uint8_t *base
+        cdef size_t end
         cdef int i
         for i in range(SECTIONS - 1):
+            offset = (offset + LINE - 1) // LINE * LINE
             table[i].offset = <uint32_t> offset
             table[i].count = <uint32_t> (self.columns[i].n // WIDTHS[i])
             offset += self.columns[i].n * sizeof(uint32_t)
@@ -305,13 +308,13 @@ cdef class Linker:
         size = <size_t> ((offset + self.strings_n + ALIGN - 1) // ALIGN * ALIGN)
         head = layout.pack_header(size, revision) + (<const uint8_t *> table)[:sizeof(table)]
         blob = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size)
-        to = <uint8_t *> PyBytes_AS_STRING(blob)
-        to = put_bytes(to, <const uint8_t *> <const char *> head, <size_t> len(head))
+        base = <uint8_t *> PyBytes_AS_STRING(blob)
+        end = put_bytes(base, 0, 0, <const uint8_t *> <const char *> head, <size_t> len(head))
         for i in range(SECTIONS - 1):
-            to = put_bytes(to, <const uint8_t *> self.columns[i].words, self.columns[i].n * sizeof(uint32_t))
-        to = put_bytes(to, self.strings, self.strings_n)
-        memset(to, 0, size - (offset + self.strings_n))
-        seal_blob(<uint8_t *> PyBytes_AS_STRING(blob), size)
+            end = put_bytes(base, end, table[i].offset, <const uint8_t *> self.columns[i].words, self.columns[i].n * sizeof(uint32_t))
+        end = put_bytes(base, end, <size_t> offset, self.strings, self.strings_n)
+        put_bytes(base, end, size, NULL, 0)
+        seal_blob(base, size)
         return blob
 
     # ---- below it ----
@@ -444,6 +447,8 @@ cdef class Linker:
         cdef uint32_t at
         cdef uint32_t depth
         cdef uint32_t size
+        cdef uint32_t rule
+        cdef const Row *row
         cdef PathSlot *slots
         cdef PathSlot slot
         qsort(items, n, sizeof(Item), &by_path)
@@ -455,7 +460,7 @@ cdef class Linker:
         slots = <PathSlot *> (column.words + first)
         for at in range(size):
             slots[at].hash = slots[at].path.off = slots[at].path.n = slots[at].exact_n = slots[at].prefix_n = 0
-            slots[at].rows = NONE
+            slots[at].rows = slots[at].exact_rule = slots[at].prefix_rule = NONE
         record.paths = <uint32_t> (first // WIDTHS[SEC_PATHS])
         record.paths_mask = size - 1
         record.depths = record.deepest = record.longest = 0
@@ -465,10 +470,17 @@ cdef class Linker:
             slot.path.off, slot.path.n = items[i].path_off, items[i].path_n
             slot.hash = hash32_of(items[i].path, items[i].path_n)
             slot.exact_n = slot.prefix_n = 0
+            slot.exact_rule = slot.prefix_rule = NONE
             while i < n and items[i].path_off == slot.path.off and items[i].path_n == slot.path.n:
+                row = self.rows + items[i].row
+                rule = row.rule if row.method == NONE and row.headers_n == 0 and row.queries_n == 0 else <uint32_t> NONE
                 if items[i].is_prefix:
+                    if slot.prefix_n == 0:
+                        slot.prefix_rule = rule
                     slot.prefix_n += 1
                 else:
+                    if slot.exact_n == 0:
+                        slot.exact_rule = rule
                     slot.exact_n += 1
                 i += 1
             slot.rows = self.pack_rows(items + begin, i - begin)
@@ -495,11 +507,12 @@ cdef class Linker:
         return <uint32_t> (first // WIDTHS[SEC_ROWS])
 
 
-cdef inline uint8_t *put_bytes(uint8_t *to, const uint8_t *p, size_t n) noexcept nogil:
-    """Behind them."""
+cdef inline size_t put_bytes(uint8_t *base, size_t end, size_t at, const uint8_t *p, size_t n) noexcept nogil:
+    """Fills up with zeroes from the end of what is there; the new end."""
+    memset(base + end, 0, at - end)
     if n:
-        memcpy(to, p, n)
-    return to + n
+        memcpy(base + at, p, n)
+    return at + n
 
 
 cdef inline uint32_t slashes(const uint8_t *p, uint32_t n) noexcept nogil:

@@ -292,8 +292,20 @@ cdef uint32_t match_regexes(Snapshot s, const VhostRec *vhost, HeaderBlock head,
     return NONE
 
 
-cdef uint32_t match_paths(Snapshot s, const VhostRec *vhost, HeaderBlock head, uint32_t *prefix) noexcept nogil:
-    """Index of the row that answers on this vhost, or NONE. *prefix as in Decision."""
+cdef inline uint32_t row_of(Snapshot s, HeaderBlock head, uint32_t rows, uint32_t n, uint32_t first_rule, Decision *out) noexcept nogil:
+    """The first of a slot's rows that matches, with its rule, or NONE. first_rule as in PathSlot."""
+    cdef uint32_t row
+    if first_rule != NONE:
+        out.rule = first_rule
+        return rows
+    row = first_match(s, head, rows, n)
+    if row != NONE:
+        out.rule = s.rows[row].rule
+    return row
+
+
+cdef uint32_t match_paths(Snapshot s, const VhostRec *vhost, HeaderBlock head, Decision *out) noexcept nogil:
+    """Index of the row that answers on this vhost, or NONE. Fills in rule and prefix."""
     cdef Span path = head.borrow(head.path)
     cdef PathKeys keys
     cdef uint32_t n = <uint32_t> path.n
@@ -325,14 +337,15 @@ cdef uint32_t match_paths(Snapshot s, const VhostRec *vhost, HeaderBlock head, u
             if has_exact:
                 slot = find_path(s, vhost, hash32_finish(h), path.p, n)
                 if slot != NULL and slot.exact_n:
-                    row = first_match(s, head, slot.rows, slot.exact_n)
+                    row = row_of(s, head, slot.rows, slot.exact_n, slot.exact_rule, out)
                     if row != NONE:
-                        prefix[0] = 0
+                        out.prefix = 0
                         return row
     if vhost.regex_rows_n:
         row = match_regexes(s, vhost, head, path)
         if row != NONE:
-            prefix[0] = 0
+            out.rule = s.rows[row].rule
+            out.prefix = 0
             return row
     if vhost.depths == 0:
         return NONE
@@ -340,9 +353,9 @@ cdef uint32_t match_paths(Snapshot s, const VhostRec *vhost, HeaderBlock head, u
         if vhost.depths >> (depth if depth < DEPTH_BITS else DEPTH_BITS) & 1:
             slot = find_path(s, vhost, hash32_finish(keys.hashes[depth]), path.p, keys.ends[depth])
             if slot != NULL and slot.prefix_n:
-                row = first_match(s, head, slot.rows + slot.exact_n, slot.prefix_n)
+                row = row_of(s, head, slot.rows + slot.exact_n, slot.prefix_n, slot.prefix_rule, out)
                 if row != NONE:
-                    prefix[0] = keys.ends[depth]
+                    out.prefix = keys.ends[depth]
                     return row
         if depth == 0:
             return NONE
@@ -379,9 +392,8 @@ cdef uint32_t find_row(Snapshot s, uint32_t port, HeaderBlock head, Decision *ou
         vhost = next_host(s, listener.hosts, listener.hosts_mask, &keys, &level)
         if vhost == NONE:
             return NONE
-        row = match_paths(s, s.vhosts + vhost, head, &out.prefix)
+        row = match_paths(s, s.vhosts + vhost, head, out)
         if row != NONE:
-            out.rule = s.rows[row].rule
             return row
 
 

@@ -26,6 +26,7 @@ cdef enum:                 # order of the section table; names in snapshot.LAYOU
     SEC_MATCHES
     SEC_ROUTES
     SEC_RULES
+    SEC_RETRIES
     SEC_BACKENDS
     SEC_FILTERS
     SEC_EDITS
@@ -115,12 +116,14 @@ cdef struct VhostRec:      # what one route hostname answers on one listener
     uint32_t regex_rows    # first of the rows with a RegularExpression path, in precedence order
     uint32_t regex_rows_n
 
-cdef struct PathSlot:      # open addressing as HostSlot
+cdef struct PathSlot:      # open addressing as HostSlot; half a line of the cache
     uint32_t hash          # hash32 of the path
     Str path               # an Exact path as it is; a PathPrefix without its trailing slash, so that "/" is ""
     uint32_t rows          # first of its rows, in precedence order: those for Exact, then those for PathPrefix; NONE: free slot
     uint32_t exact_n
     uint32_t prefix_n
+    uint32_t exact_rule    # of its first row for Exact, when that asks for nothing more, so that no row has to be read; else NONE
+    uint32_t prefix_rule   # likewise for PathPrefix
 
 cdef struct Row:           # one match of one rule
     uint32_t rule
@@ -142,7 +145,7 @@ cdef struct RouteRec:
     Str name
     uint32_t kind          # 0 HTTPRoute, 1 GRPCRoute, 2 TLSRoute, 3 TCPRoute
 
-cdef struct RuleRec:
+cdef struct RuleRec:       # 64 bytes: one line of the cache
     uint32_t route
     uint32_t number        # position in its route, from 0
     uint32_t filters       # first FilterRec
@@ -152,16 +155,19 @@ cdef struct RuleRec:
     uint32_t weight        # sum of the backends' weights
     uint32_t request_timeout   # ms, 0 = none
     uint32_t backend_timeout   # ms, per attempt, 0 = none
-    uint32_t attempts      # retries beyond the first attempt; 0 = only what is safe by itself
-    uint32_t codes         # first word of its retry codes in the words section
-    uint32_t codes_n
-    uint32_t backoff       # ms
+    uint32_t retry         # index of its RetryRec; NONE: only what is safe by itself is tried again
     uint32_t mirrors       # first MirrorRec
     uint32_t mirrors_n
     uint32_t cors          # index of its CorsRec; NONE: it has no rules for other origins
     uint32_t rates         # as ListenerRec.rates: those of its route, then its own
     uint32_t rates_n
     uint32_t session       # index of its SessionRec; NONE: its requests go to any endpoint
+
+cdef struct RetryRec:
+    uint32_t attempts      # beyond the first; 0 = only what is safe by itself
+    uint32_t codes         # first word of the statuses that are tried again, in the words section
+    uint32_t codes_n
+    uint32_t backoff       # ms
 
 cdef struct BackendRec:
     uint32_t cluster       # NONE: does not resolve, answered 500 for its share of the weight
@@ -314,7 +320,7 @@ cdef struct Sum:           # a checksum on its way
     uint64_t d
 
 cdef enum:
-    CHECKS = 19            # sections whose records are checked one by one
+    CHECKS = 20            # sections whose records are checked one by one
 
 cdef class Snapshot:
     cdef object owner      # keeps the buffer alive
@@ -332,6 +338,7 @@ cdef class Snapshot:
     cdef const FieldMatch *matches
     cdef const RouteRec *routes
     cdef const RuleRec *rules
+    cdef const RetryRec *retries
     cdef const BackendRec *backends
     cdef const FilterRec *filters
     cdef const EditRec *edits

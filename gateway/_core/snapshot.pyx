@@ -50,12 +50,13 @@ LAYOUT = {
                "stream_idle_timeout", "max_connections", "max_body_lo", "max_body_hi", "max_requests", "max_age"),
     "hosts": ("hash", "host_off", "host_n", "value"),
     "vhosts": ("host_off", "host_n", "paths", "paths_mask", "depths", "deepest", "longest", "regex_rows", "regex_rows_n"),
-    "paths": ("hash", "path_off", "path_n", "rows", "exact_n", "prefix_n"),
+    "paths": ("hash", "path_off", "path_n", "rows", "exact_n", "prefix_n", "exact_rule", "prefix_rule"),
     "rows": ("rule", "method", "method_text_off", "method_text_n", "regex", "matches", "headers_n", "queries_n"),
     "matches": ("name_off", "name_n", "value_off", "value_n", "regex"),
     "routes": ("id_lo", "id_hi", "name_off", "name_n", "kind"),
     "rules": ("route", "number", "filters", "filters_n", "backends", "backends_n", "weight", "request_timeout", "backend_timeout",
-              "attempts", "codes", "codes_n", "backoff", "mirrors", "mirrors_n", "cors", "rates", "rates_n", "session"),
+              "retry", "mirrors", "mirrors_n", "cors", "rates", "rates_n", "session"),
+    "retries": ("attempts", "codes", "codes_n", "backoff"),
     "backends": ("cluster", "weight", "filters", "filters_n"),
     "filters": ("kind", "edits", "edits_n", "status", "scheme_off", "scheme_n", "host_off", "host_n", "port", "path_kind",
                 "path_off", "path_n"),
@@ -80,7 +81,7 @@ SECTION_NAMES = (*LAYOUT, "strings")
 
 cdef size_t[SECTIONS] RECORD_SIZES = [
     sizeof(PortRec), sizeof(ListenerRec), sizeof(LimitsRec), sizeof(HostSlot), sizeof(VhostRec), sizeof(PathSlot), sizeof(Row),
-    sizeof(FieldMatch), sizeof(RouteRec), sizeof(RuleRec), sizeof(BackendRec), sizeof(FilterRec), sizeof(EditRec),
+    sizeof(FieldMatch), sizeof(RouteRec), sizeof(RuleRec), sizeof(RetryRec), sizeof(BackendRec), sizeof(FilterRec), sizeof(EditRec),
     sizeof(ClusterRec), sizeof(MirrorRec), sizeof(CorsRec), sizeof(Str), sizeof(SessionRec), sizeof(RateRec), sizeof(TermsRec), sizeof(OverrideRec),
     sizeof(KeyPartRec), sizeof(uint32_t), sizeof(Str), 1,
 ]
@@ -212,6 +213,10 @@ cdef int verify_paths(Snapshot s, const VhostRec *vhost, Flaw *flaw) noexcept no
             return flawed(flaw, SEC_PATHS, at, b"path")
         if <uint64_t> slot.rows + slot.exact_n + slot.prefix_n > s.counts[SEC_ROWS]:
             return flawed(flaw, SEC_PATHS, at, b"rows")
+        if slot.exact_rule != NONE and (slot.exact_n == 0 or slot.exact_rule >= s.rules_n):
+            return flawed(flaw, SEC_PATHS, at, b"exact_rule")
+        if slot.prefix_rule != NONE and (slot.prefix_n == 0 or slot.prefix_rule >= s.rules_n):
+            return flawed(flaw, SEC_PATHS, at, b"prefix_rule")
     if used > (vhost.paths_mask + 1) // 2:
         return flawed(flaw, SEC_PATHS, vhost.paths, b"path table more than half full")
     return <int> min(vhost.paths_mask, <uint32_t> RECORDS_PIECE) + 1
@@ -324,6 +329,12 @@ cdef int verify_backend(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
     return 1
 
 
+cdef int verify_retry(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
+    if not is_range(s.retries[i].codes, s.retries[i].codes_n, s.counts[SEC_WORDS]):
+        return flawed(flaw, SEC_RETRIES, i, b"codes")
+    return 1
+
+
 cdef int verify_rule(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
     cdef uint32_t j
     cdef uint64_t weight = 0
@@ -334,8 +345,8 @@ cdef int verify_rule(Snapshot s, uint32_t i, Flaw *flaw) noexcept nogil:
         return flawed(flaw, SEC_RULES, i, b"filters")
     if not is_range(rule.backends, rule.backends_n, s.counts[SEC_BACKENDS]):
         return flawed(flaw, SEC_RULES, i, b"backends")
-    if not is_range(rule.codes, rule.codes_n, s.counts[SEC_WORDS]):
-        return flawed(flaw, SEC_RULES, i, b"codes")
+    if rule.retry != NONE and rule.retry >= s.counts[SEC_RETRIES]:
+        return flawed(flaw, SEC_RULES, i, b"retry")
     if not is_range(rule.mirrors, rule.mirrors_n, s.counts[SEC_MIRRORS]):
         return flawed(flaw, SEC_RULES, i, b"mirrors")
     if rule.cors != NONE and rule.cors >= s.counts[SEC_CORS]:
@@ -502,6 +513,7 @@ cdef Check[CHECKS] checks = [
     Check(SEC_PORTS, verify_port), Check(SEC_LISTENERS, verify_listener), Check(SEC_VHOSTS, verify_vhost),
     Check(SEC_ROWS, verify_row), Check(SEC_MATCHES, verify_match), Check(SEC_REGEXES, verify_pattern),
     Check(SEC_ROUTES, verify_route), Check(SEC_BACKENDS, verify_backend), Check(SEC_RULES, verify_rule),
+    Check(SEC_RETRIES, verify_retry),
     Check(SEC_FILTERS, verify_filter), Check(SEC_EDITS, verify_edit), Check(SEC_CLUSTERS, verify_cluster),
     Check(SEC_MIRRORS, verify_mirror), Check(SEC_CORS, verify_cors), Check(SEC_ORIGINS, verify_origin),
     Check(SEC_RATES, verify_rate), Check(SEC_TERMS, verify_terms), Check(SEC_KEY_PARTS, verify_key_part),
@@ -643,6 +655,7 @@ cdef class Snapshot:
         self.matches = <const FieldMatch *> starts[SEC_MATCHES]
         self.routes = <const RouteRec *> starts[SEC_ROUTES]
         self.rules = <const RuleRec *> starts[SEC_RULES]
+        self.retries = <const RetryRec *> starts[SEC_RETRIES]
         self.backends = <const BackendRec *> starts[SEC_BACKENDS]
         self.filters = <const FilterRec *> starts[SEC_FILTERS]
         self.edits = <const EditRec *> starts[SEC_EDITS]

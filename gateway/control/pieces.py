@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from gateway._core.link import CLUSTER, NEED, OWN, TARGETS, TEXT, Piece
 from gateway._core.snapshot import LAYOUT, compile_regex
 from gateway.control.build import (
+    Backend,
     Cluster,
     Cors,
     Filter,
@@ -156,18 +157,13 @@ class Press:
         return draft.done("routes")
 
     def _rule(self, draft: Draft, route: int, rule: Rule) -> int:
-        packed: list[int] = []
-        for backend in rule.backends:
-            record = NONE if backend.cluster is None else draft.cluster(backend.cluster)
-            packed += (record, backend.weight, *self._filters(draft, backend.filters))
-        backends = draft.add("backends", packed)
-        codes = draft.add("words", rule.codes)
+        backends = draft.need(self._backends(rule.backends)) if rule.backends else 0
         mirrors = [(draft.cluster(each.cluster), each.share) for each in rule.mirrors if each.cluster not in self.unclaimed]
         first_mirror = draft.add("mirrors", (word for mirror in mirrors for word in mirror)) if mirrors else 0
         return draft.add("rules", (
             route, rule.number, *self._filters(draft, rule.filters), backends, len(rule.backends),
             sum(backend.weight for backend in rule.backends), cut(rule.request_timeout), cut(rule.backend_timeout),
-            cut(rule.attempts), codes, len(rule.codes), cut(rule.backoff), first_mirror, len(mirrors),
+            self._retry(draft, rule), first_mirror, len(mirrors),
             NONE if rule.cors is None else draft.need(self._cors(rule.cors)), *self._rates(draft, rule.rates),
             NONE if rule.session is None else self._session(draft, rule.session),
         ))  # fmt: skip
@@ -196,6 +192,30 @@ class Press:
         return draft.add("sessions", words)
 
     # ---- what several rules share ----
+
+    def _backends(self, backends: tuple[Backend, ...]) -> Piece:
+        known = self._shared.get(backends)
+        if known is None:
+            draft = Draft()
+            packed: list[int] = []
+            for backend in backends:
+                record = NONE if backend.cluster is None else draft.cluster(backend.cluster)
+                packed += (record, backend.weight, *self._filters(draft, backend.filters))
+            draft.add("backends", packed)
+            known = self._shared[backends] = draft.done("backends")
+        return known
+
+    def _retry(self, draft: Draft, rule: Rule) -> int:
+        policy = (rule.attempts, rule.codes, rule.backoff)
+        if not any(policy):
+            return NONE
+        known = self._shared.get(policy)
+        if known is None:
+            own = Draft()
+            codes = own.add("words", rule.codes)
+            own.add("retries", (cut(rule.attempts), codes, len(rule.codes), cut(rule.backoff)))
+            known = self._shared[policy] = own.done("retries")
+        return draft.need(known)
 
     def _filters(self, draft: Draft, filters: tuple[Filter, ...]) -> tuple[int, int]:
         """(first, count)."""

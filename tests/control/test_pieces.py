@@ -38,7 +38,7 @@ def test_what_routes_share_stands_once_in_the_blob() -> None:
 def test_what_nothing_needs_any_more_is_forgotten() -> None:
     made = press()
     first = made.route(route("one"), 1)
-    assert len(made._shared) == 5
+    assert len(made._shared) == 6
     del first
     gc.collect()
     assert len(made._shared) == 0

@@ -195,7 +195,8 @@ def test_truncation_and_noise_are_refused() -> None:
         ("rules", "route", 6),
         ("rules", "filters", 1 << 31),
         ("rules", "backends_n", 1 << 31),
-        ("rules", "codes_n", 9),
+        ("rules", "retry", 1),
+        ("retries", "codes_n", 9),
         ("rules", "rates_n", 9),
         ("listeners", "rates", 99),
         ("clusters", "rates_n", 4),
@@ -293,7 +294,8 @@ def test_slots_are_checked_where_they_stand() -> None:
         with pytest.raises(SnapshotError, match=rf"^hosts\[{used}\]"):
             load(spoiled(blob, "hosts", used, field, value))
     used = next(i for i in range(section(blob, "paths")[1]) if word(blob, "paths", i, "rows") != 0xFFFFFFFF)
-    for field, value in (("path_off", 1 << 31), ("exact_n", 1 << 31), ("prefix_n", 0xFFFFFFFF)):
+    counts = (("exact_n", 1 << 31), ("prefix_n", 0xFFFFFFFF))
+    for field, value in (("path_off", 1 << 31), *counts, ("exact_rule", 99), ("prefix_rule", 99)):
         with pytest.raises(SnapshotError, match=rf"^paths\[{used}\]"):
             load(spoiled(blob, "paths", used, field, value))
 
