@@ -39,6 +39,7 @@ LIMITS = (
     _limit("half", 100, timeout="500ms"),
     _limit("many", 1_000_000, "1s"),
     _limit("leased", 100, mode="leased"),
+    _limit("lent", 1000, mode="leased", timeout="10ms"),
     _limit("costly", 100, costHeader="x-cost"),
     _limit("wide", 100),
     _limit("narrow", 3),

@@ -250,6 +250,30 @@ def test_late_grants_go_back_while_the_breaker_is_open(either_server: RedisServe
     tell(story)
 
 
+def test_leases_that_a_frozen_server_owed_are_asked_for_again(either_server: RedisServer) -> None:
+    """Twenty keys, of which none is left waiting for an answer that never comes."""
+
+    async def story() -> None:
+        async with linked(either_server.url) as (asking, link):
+            await asking.connect(40)
+            await asking.ask()
+            either_server.freeze()
+
+            async def client(key: int) -> None:
+                while not link.facts().breakers_open:
+                    assert (await asking.ask("soon", key)).has_failed
+                    assert (await asking.ask("lent", key)).has_failed
+
+            await asyncio.gather(*(client(key) for key in range(20)))
+            either_server.thaw()
+            await healthy(asking)
+            for key in range(20):
+                # On a busy machine ten milliseconds may be too few, but not each time.
+                assert any([(await asking.ask("lent", key)).is_granted for _ in range(20)]), key
+
+    tell(story)
+
+
 def test_a_client_that_has_gone_is_not_charged(either_server: RedisServer) -> None:
     async def story() -> None:
         async with linked(either_server.url) as (asking, _):
