@@ -73,7 +73,7 @@ class Kubernetes(Part, frozen=True):
     ingress_ports: IngressPorts = IngressPorts()
     binds: Annotated[tuple[Bind, ...], Doc("Keeps apart Gateways that have addresses of their own and the same ports")] = ()
     east_west: EastWest = EastWest()
-    zone: Annotated[str, Doc("Zone that this gateway runs in, for topology hints")] = ""
+    zone: Annotated[str, Doc("Zone that this gateway runs in, for topology hints; left out: that of the node NODE_NAME")] = ""
     service: Annotated[
         Annotated[str, Meta(pattern=r"^(|[-a-z0-9.]+/[-a-z0-9.]+)$")],
         Doc(

@@ -26,6 +26,7 @@ from gateway.sources.kubernetes.meta import Ref
 from gateway.sources.kubernetes.options import Options
 from gateway.sources.kubernetes.store import Store, decode_value
 from gateway.sources.kubernetes.translate import Translation, config_texts, translate
+from gateway.sources.kubernetes.whereabouts import NOWHERE, Whereabouts
 
 ROOT = Path("kubernetes:")
 """What the names of files that are Secrets or ConfigMaps begin with, so that no file of the machine is meant."""
@@ -55,6 +56,7 @@ class Objects:
     files: list[Path] = field(default_factory=list)
     crd_flaw: str = ""
     """What is wrong with the CRDs of whoever has the objects."""
+    whereabouts: Whereabouts = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,13 @@ def load(
         base, refused = _with_texts(config, texts, known, base, with_certificates)
         problems += refused
     assert base.config is not None
-    options = Options.of(base.config.kubernetes, taken=_taken(base.config), store=found.store, crd_flaw=found.crd_flaw)
+    options = Options.of(
+        base.config.kubernetes,
+        taken=_taken(base.config),
+        store=found.store,
+        crd_flaw=found.crd_flaw,
+        whereabouts=found.whereabouts,
+    )
     translation = translate(found.store, options, memo)
     problems += _located(translation, found)
     look = Look(Secured(), known)

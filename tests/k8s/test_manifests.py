@@ -297,7 +297,7 @@ def wanted_rights(*, is_namespaced: bool) -> set[tuple[str, str, str]]:
 @pytest.mark.parametrize("name", ["edge", "east-west"])
 def test_rights_are_what_the_code_needs_and_nothing_more(build: Build, name: str) -> None:
     assert rights(build(f"overlays/{name}")) == {
-        "isthmus-cluster": wanted_rights(is_namespaced=False),
+        "isthmus-cluster": wanted_rights(is_namespaced=False) | {("", "nodes", "get")},
         "isthmus-namespaces": wanted_rights(is_namespaced=True),
         "isthmus-leader": {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")},
     }

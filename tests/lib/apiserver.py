@@ -21,7 +21,7 @@ Json = dict[str, Any]
 Key = tuple[str, str, str, str]  # group, plural, namespace, name
 
 BUILT_IN = {
-    ("", "v1", "namespaces"), ("", "v1", "services"), ("", "v1", "configmaps"), ("", "v1", "secrets"),
+    ("", "v1", "namespaces"), ("", "v1", "services"), ("", "v1", "configmaps"), ("", "v1", "secrets"), ("", "v1", "nodes"),
     ("discovery.k8s.io", "v1", "endpointslices"), ("networking.k8s.io", "v1", "ingresses"),
     ("networking.k8s.io", "v1", "ingressclasses"), ("coordination.k8s.io", "v1", "leases"),
 }  # fmt: skip
@@ -137,7 +137,7 @@ class ApiServer(Requests):
         for value in given:
             value = copy.deepcopy(value)
             metadata = value["metadata"]
-            cluster_wide = value["kind"] in ("Namespace", "GatewayClass", "IngressClass")
+            cluster_wide = value["kind"] in ("Namespace", "Node", "GatewayClass", "IngressClass")
             key = self._key(value["kind"], metadata["name"], "" if cluster_wide else metadata.setdefault("namespace", "default"))
             if value["kind"] == "Secret":
                 for name, text in value.pop("stringData", {}).items():

@@ -19,10 +19,17 @@ class ForZone(Read, frozen=True):
     name: str
 
 
+class ForNode(Read, frozen=True):
+    """A node that should use an endpoint (Service.spec.trafficDistribution PreferSameNode)."""
+
+    name: str
+
+
 class Hints(Read, frozen=True):
     """Who should use an endpoint."""
 
     for_zones: tuple[ForZone, ...] = ()
+    for_nodes: tuple[ForNode, ...] = ()
 
 
 class Endpoint(Read, frozen=True):

@@ -1,8 +1,11 @@
 """The addresses behind a port of a Service, out of its EndpointSlices.
 
 Ready ones are used. When none is ready, those that still serve while they end are: better than nothing. Of a dual-stack Service the
-preferred family is used. Topology hints count when this gateway knows its zone and every endpoint has one, as kube-proxy does it.
+preferred family is used. Topology hints count when this gateway knows where it is and every endpoint has one, as kube-proxy does
+it: those for its node first, then those for its zone.
 """
+
+from typing import Literal
 
 from gateway.model.cluster import EndpointSpec
 from gateway.sources.kubernetes.endpoint_slice import Endpoint, EndpointSlice
@@ -27,7 +30,7 @@ def endpoints_of(view: View, service: Service, port: ServicePort) -> tuple[Endpo
                     if text not in family or _is_ready(endpoint):
                         family[text] = endpoint
     for family_name in dict.fromkeys((*service.spec.ip_families, *FAMILIES)):
-        used = _used(found.get(family_name, {}), view.options.zone)
+        used = _used(found.get(family_name, {}), view.options.node, view.options.zone)
         if used:
             return tuple(EndpointSpec(address=text, zone=used[text].zone or "") for text in sorted(used))
     return ()
@@ -50,15 +53,14 @@ def _is_leaving(endpoint: Endpoint) -> bool:
     return conditions.terminating is True and conditions.serving is not False
 
 
-def _used(endpoints: dict[str, Endpoint], zone: str) -> dict[str, Endpoint]:
+def _used(endpoints: dict[str, Endpoint], node: str, zone: str) -> dict[str, Endpoint]:
     ready = {text: each for text, each in endpoints.items() if _is_ready(each)}
     if not ready:
         return {text: each for text, each in endpoints.items() if _is_leaving(each)}
-    if zone and all(each.hints is not None and each.hints.for_zones for each in ready.values()):
-        near = {
-            text: each
-            for text, each in ready.items()
-            if each.hints is not None and any(wanted.name == zone for wanted in each.hints.for_zones)
-        }
-        return near or ready
-    return ready
+    return _near(ready, node, "for_nodes") or _near(ready, zone, "for_zones") or ready
+
+
+def _near(ready: dict[str, Endpoint], here: str, hint: Literal["for_nodes", "for_zones"]) -> dict[str, Endpoint]:
+    """Those that are meant for this place; none when there are endpoints of which nobody says whom they are for."""
+    meant = {text: {each.name for each in getattr(endpoint.hints, hint, ())} for text, endpoint in ready.items()} if here else {}
+    return {text: ready[text] for text, places in meant.items() if here in places} if all(meant.values()) else {}

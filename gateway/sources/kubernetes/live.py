@@ -42,6 +42,7 @@ from gateway.sources.kubernetes.status_writer import StatusWriter
 from gateway.sources.kubernetes.store import Store
 from gateway.sources.kubernetes.translate import Translation, translate
 from gateway.sources.kubernetes.view import View
+from gateway.sources.kubernetes.whereabouts import NOWHERE, find_whereabouts
 
 log = logging.getLogger("gateway.sources.kubernetes")
 
@@ -168,6 +169,7 @@ class LiveSource:
         self._is_other_api = False
         """Whether that is not what the last load was told."""
         self._held_at = 0.0
+        self._whereabouts = NOWHERE
         self._memo = Memo()
 
     # ---- life ----
@@ -234,7 +236,9 @@ class LiveSource:
         )  # fmt: skip
         self._spawn(self.leader.run())
         self._spawn(self.writer.run())
+        here = self._spawn(self._look_around())
         await self._until_synced(None)
+        await here
         # Secrets are watched one by one, and which ones the objects say; some make others wanted.
         for _ in range(3):
             if not await self._want_more():
@@ -254,6 +258,9 @@ class LiveSource:
             self._changed.clear()
             self._complete.set()
         self._keeping.is_due = True
+
+    async def _look_around(self) -> None:
+        self._whereabouts = await find_whereabouts(self.client, self._backoff)
 
     def _look_at_crds(self) -> str:
         missing = {each.kind.name for each, _ in self._reflectors.values() if each.facts.is_missing}
@@ -308,7 +315,7 @@ class LiveSource:
 
     async def _want_more(self) -> bool:
         """Watches the Secrets and ConfigMaps that objects refer to, and no others. Whether there are new ones."""
-        options = self._options or Options.of(self.settings)
+        options = self._options or Options.of(self.settings, whereabouts=self._whereabouts)
         return self._follow(await asyncio.to_thread(lambda: translate(self.holding.store.copy(), options, self._memo).wanted))
 
     def _follow(self, wanted: frozenset[Ref]) -> bool:
@@ -331,7 +338,7 @@ class LiveSource:
 
     def load(self, known: Files | None = None) -> Loaded:
         """Files and objects as one configuration. Runs in a thread."""
-        found = objects.Objects(store=self.holding.store.copy(), crd_flaw=self._look_at_crds())
+        found = objects.Objects(store=self.holding.store.copy(), crd_flaw=self._look_at_crds(), whereabouts=self._whereabouts)
         joined = objects.load(self._path, None, known, found=found, memo=self._memo)
         if joined.translation is not None:
             self._translation, self._options = joined.translation, joined.options
@@ -379,7 +386,7 @@ class LiveSource:
     async def _retarget(self, outlet: Outlet, services: set[tuple[str, str]]) -> None:
         if self._translation is None:
             return
-        view = View(self.holding.store, Options.of(self.settings))
+        view = View(self.holding.store, self._options or Options.of(self.settings, whereabouts=self._whereabouts))
         found: dict[str, tuple[EndpointSpec, ...]] = {}
         for namespace, name in services:
             service = view.service(namespace, name)

@@ -7,6 +7,7 @@ from gateway.model.config import Kubernetes
 from gateway.sources.kubernetes.addresses import addresses_of, is_pending
 from gateway.sources.kubernetes.gateway import GatewayAddress
 from gateway.sources.kubernetes.store import Store
+from gateway.sources.kubernetes.whereabouts import NOWHERE, Whereabouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Options:
     """Ports on which every Service is reachable by its name; none: it is not."""
     zone: str = ""
     """Where this gateway runs, for topology hints."""
+    node: str = ""
+    """Likewise."""
     addresses: tuple[GatewayAddress, ...] = ()
     """Where the gateway is reached from outside."""
     needs_address: bool = False
@@ -37,9 +40,16 @@ class Options:
 
     @classmethod
     def of(
-        cls, kubernetes: Kubernetes, *, taken: Mapping[int, str] | None = None, store: Store | None = None, crd_flaw: str = ""
+        cls,
+        kubernetes: Kubernetes,
+        *,
+        taken: Mapping[int, str] | None = None,
+        store: Store | None = None,
+        crd_flaw: str = "",
+        whereabouts: Whereabouts = NOWHERE,
     ) -> "Options":
-        """As the configuration says. store: where the gateway's own Service is looked for."""
+        """As the configuration says. store: where the gateway's own Service is looked for. whereabouts: its zone is that of the
+        configuration, if it names one."""
         store = store or Store()
         return cls(
             controller_name=kubernetes.controller_name,
@@ -54,7 +64,8 @@ class Options:
                 for namespace, _, name in [each.gateway.partition("/")]
             },
             east_west_ports=tuple(sorted(set(kubernetes.east_west.ports))),
-            zone=kubernetes.zone,
+            zone=kubernetes.zone or whereabouts.zone,
+            node=whereabouts.node,
             addresses=addresses_of(kubernetes, store),
             needs_address=is_pending(kubernetes, store),
             crd_flaw=crd_flaw,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.model.cluster import EndpointSpec
-from gateway.sources.kubernetes.endpoint_slice import Conditions, Endpoint, EndpointPort, EndpointSlice, ForZone, Hints
+from gateway.sources.kubernetes.endpoint_slice import Conditions, Endpoint, EndpointPort, EndpointSlice, ForNode, ForZone, Hints
 from gateway.sources.kubernetes.endpoints import endpoints_of
 from gateway.sources.kubernetes.meta import ObjectMeta, Ref
 from gateway.sources.kubernetes.options import Options
@@ -20,8 +20,9 @@ LEAVING = Conditions(ready=False, serving=True, terminating=True)
 DEAD = Conditions(ready=False, serving=False, terminating=True)
 
 
-def at(address: str, conditions: Conditions = READY, zone: str | None = None, hints: str = "") -> Endpoint:
-    return Endpoint((address,), conditions, zone, Hints((ForZone(hints),)) if hints else None)
+def at(address: str, conditions: Conditions = READY, zone: str | None = None, hints: str = "", node: str = "") -> Endpoint:
+    nodes = (ForNode(node),) if node else ()
+    return Endpoint((address,), conditions, zone, Hints((ForZone(hints),), nodes) if hints else None)
 
 
 def slice_of(
@@ -31,9 +32,9 @@ def slice_of(
     return EndpointSlice(metadata, family, endpoints, (EndpointPort(port_name, port),))
 
 
-def used(*slices: EndpointSlice, zone: str = "", port: ServicePort = PORT, **spec: Any) -> list[str]:
+def used(*slices: EndpointSlice, zone: str = "", node: str = "", port: ServicePort = PORT, **spec: Any) -> list[str]:
     service = Service(ObjectMeta(name="web", namespace="ns"), ServiceSpec(ports=(port,), **spec))
-    found = endpoints_of(View(Store().add(service, *slices), Options(zone=zone)), service, port)
+    found = endpoints_of(View(Store().add(service, *slices), Options(zone=zone, node=node)), service, port)
     return [each.address for each in found]
 
 
@@ -89,6 +90,18 @@ def test_hints_count_when_everyone_has_one() -> None:
     assert used(slice_of("s", near, far), zone="c") == ["10.0.0.1:8080", "10.0.0.2:8080"], "a zone that nobody is for"
     assert used(slice_of("s", near, far)) == ["10.0.0.1:8080", "10.0.0.2:8080"]
     assert len(used(slice_of("s", near, far, at("10.0.0.3", zone="b")), zone="a")) == 3, "one without a hint"
+
+
+def test_hints_for_this_node_come_before_those_for_its_zone() -> None:
+    """Service.spec.trafficDistribution: PreferSameNode."""
+    places = (("a", "n1"), ("a", "n2"), ("b", "n3"))
+    here, near, far = (at(f"10.0.0.{number}", zone=zone, hints=zone, node=node) for number, (zone, node) in enumerate(places))
+    found = slice_of("s", here, near, far)
+    assert used(found, zone="a", node="n1") == ["10.0.0.0:8080"]
+    assert used(found, zone="a", node="n9") == ["10.0.0.0:8080", "10.0.0.1:8080"], "none of them is for this node"
+    assert used(found, zone="c", node="n3") == ["10.0.0.2:8080"]
+    assert len(used(found, zone="c", node="n9")) == 3
+    assert len(used(slice_of("s", here, at("10.0.0.9", zone="a", hints="a")), zone="a", node="n1")) == 2, "one is for no node"
 
 
 def test_the_zone_goes_with_the_endpoint_and_a_service_alone_can_be_asked_for() -> None:

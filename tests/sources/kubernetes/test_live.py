@@ -123,6 +123,27 @@ def test_routes_come_change_and_go_and_each_status_is_written_once(tmp_path: Pat
     asyncio.run(story())
 
 
+def test_endpoints_of_the_own_zone_are_taken_where_they_are_meant_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The zone is that of the node, and counts for what changes alone as well."""
+    monkeypatch.setenv("NODE_NAME", "n1")
+    node = "kind: Node\nmetadata: {name: n1, labels: {topology.kubernetes.io/zone: a}}\n"
+
+    def slice_of(*numbers: int) -> str:
+        zones = {each: "ab"[each % 2] for each in numbers}
+        rows = [f"{{addresses: [10.0.0.{each}], hints: {{forZones: [{{name: {zone}}}]}}}}" for each, zone in zones.items()]
+        head = "kind: EndpointSlice\nmetadata: {name: web-x, namespace: default, labels: {kubernetes.io/service-name: web}}\n"
+        return f"{head}addressType: IPv4\nports: [{{name: '', port: 8080}}]\nendpoints: [{', '.join(rows)}]\n"
+
+    async def story() -> None:
+        async with running(tmp_path, gateway(), WEB.partition("---")[0], slice_of(1, 2), route("a", to("web")), node) as one:
+            assert one.endpoints("Service/default/web:80") == ["10.0.0.2:8080"]
+            await one.server.put(*objects(slice_of(1, 2, 4)))
+            await until(lambda: one.endpoints("Service/default/web:80") == ["10.0.0.2:8080", "10.0.0.4:8080"])
+            assert one.reconciler.loads == 1
+
+    asyncio.run(story())
+
+
 @both
 def test_endpoints_alone_make_no_new_revision(tmp_path: Path) -> None:
     async def story() -> None:
