@@ -323,20 +323,24 @@ class _Looking:
             "lets_through": client.mode == "insecureFallback",
             "depth": client.depth,
         }
-        return found | self._lists(client.crl, path, base, bundle, "client")
+        fate = "let in as nobody" if found["lets_through"] else "refused"
+        return found | self._lists(client.crl, path, base, bundle, "client", fate)
 
-    def _lists(self, name: str, path: KeyPath, base: Path, bundle: Bundle, whose: str) -> dict[str, Any]:
-        """The revocation lists of a bundle's authorities, for a ServerSide or ClientSide; nothing when no file is named."""
+    def _lists(self, name: str, path: KeyPath, base: Path, bundle: Bundle, whose: str, fate: str = "refused") -> dict[str, Any]:
+        """The revocation lists of a bundle's authorities, for a ServerSide or ClientSide; nothing when no file is named.
+
+        fate: of whom they do not speak for.
+        """
         if not name:
             return {}
         file = base / name
         lists: Lists = self._read("crl", path, {"crl": file}, lambda crl: read_lists("crl", crl))
         if lists.next_update is not None and not self._is_ahead(lists.next_update):
             since = day(lists.next_update)
-            self._warn((*path, "crl"), f"{file}: out of date since {since}; {whose}s of its authority are refused")
+            self._warn((*path, "crl"), f"{file}: out of date since {since}; {whose}s of its authority are {fate}")
         # Of the system's authorities nothing is known here, so that each certificate is looked up on its own.
         if bundle.subjects and not bundle.subjects & lists.issuers:
-            self._warn((*path, "crl"), f"{file}: has no list of any authority of 'ca'; every {whose} is refused")
+            self._warn((*path, "crl"), f"{file}: has no list of any authority of 'ca'; every {whose} is {fate}")
         return {"crl": lists.pem, "crl_for_all": bool(bundle.issuers) and bundle.issuers <= lists.issuers}
 
     def _bundle(self, path: KeyPath, file: Path, read: Callable[[str, bytes], Bundle] = read_bundle) -> Bundle:
