@@ -503,5 +503,7 @@ def run(bench: Bench, cells: list[str]) -> None:
             "limited": limited, "refused": refused, "strict": strict, "accuracy": accuracy, "stopped": stopped, "keys": keys,
             "standing": standing,
         }[cell]  # fmt: skip
+        # Keys of one cell that last for a day are none of the next one's.
+        store.clear()
         run_cell(bench, store)
     bench.children.stop(store.child)

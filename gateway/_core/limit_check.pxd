@@ -68,6 +68,7 @@ cdef class Ask:
     cdef uint64_t budget_us
     cdef uint32_t keys_n
     cdef LimitKey keys[24]
+    cdef uint32_t marks[24]    # of their terms
     cdef tuple rows        # of each key: what the store has to know
     cdef list waiters      # LimitChecks; None where one has gone; the list is None when it takes no more
     cdef bytes group       # in Limiter.joinable

@@ -14,7 +14,7 @@ from gateway._core.counters cimport (
 from gateway._core.headers cimport Field, HeaderBlock
 from gateway._core.limit_answer cimport MOST_FACTS, LimitFact, add_limit_fields
 from gateway._core.limit_key cimport KeyFacts, LimitKey, limit_key_of
-from gateway._core.limit_table cimport LEASE_DENIED, LEASE_MS, LEASE_TAKEN, Clock, LimitTable, Outcome
+from gateway._core.limit_table cimport LEASE_DENIED, LEASE_MS, LEASE_TAKEN, Clock, LimitTable, Outcome, mark_of
 from gateway._core.limit_top cimport TopKeys
 from gateway._core.plane cimport Plane
 from gateway._core.seam cimport Flow
@@ -158,7 +158,7 @@ cdef class LimitCheck:
                 taken.how = HOW_WAITS
                 taken.want = want
         else:
-            taken.out.retry_ms = table.denied_ms(&taken.key, clock.us)
+            taken.out.retry_ms = table.denied_ms(&taken.key, taken.terms, clock.us)
             taken.out.granted = False
             taken.out.remaining = 0
             taken.out.reset_ms = taken.out.retry_ms
@@ -510,6 +510,7 @@ cdef class Limiter(Pollable):
             ask.budget_us = <uint64_t> taken.rate.timeout * 1000
             ask.keys_n = 1
             ask.keys[0] = taken.key
+            ask.marks[0] = mark_of(taken.terms)
             ask.rows = (row_of(check.snapshot, taken, taken.rate.cost),)
             ask.waiters = []
             ask.group = group
@@ -544,6 +545,7 @@ cdef class Limiter(Pollable):
             for i in range(n):
                 taken = &check.taken[indexes[i]]
                 ask.keys[i] = taken.key
+                ask.marks[i] = mark_of(taken.terms)
                 rows.append(row_of(check.snapshot, taken, taken.rate.cost))
                 if <uint64_t> taken.rate.timeout * 1000 < ask.budget_us:
                     ask.budget_us = <uint64_t> taken.rate.timeout * 1000
@@ -567,6 +569,7 @@ cdef class Limiter(Pollable):
         ask.budget_us = <uint64_t> taken.rate.timeout * 1000
         ask.keys_n = 1
         ask.keys[0] = taken.key
+        ask.marks[0] = mark_of(taken.terms)
         ask.rows = (row_of(check.snapshot, taken, cost),)
         ask.waiters = []
         if kind == ASK_LEASE:
@@ -610,7 +613,7 @@ cdef class Limiter(Pollable):
         for check in waiters:
             if served < granted and is_waiting(check, ask):
                 served += 1
-        self.table.lease_grant(&ask.keys[0], granted, served, row[0], row[1], now_us)
+        self.table.lease_grant(&ask.keys[0], granted, served, row[0], row[1], ask.marks[0], now_us)
         if granted > served:
             self.watch_lease(ask)
         for check in waiters:
@@ -647,7 +650,7 @@ cdef class Limiter(Pollable):
         cdef uint32_t left = granted
         ask.waiters = None
         for i in range(ask.keys_n):
-            self.table.lease_grant(&ask.keys[i], 0, 0, rows[i][0], rows[i][1], now_us)
+            self.table.lease_grant(&ask.keys[i], 0, 0, rows[i][0], rows[i][1], ask.marks[i], now_us)
         for check in waiters:
             if not is_waiting(check, ask):
                 continue

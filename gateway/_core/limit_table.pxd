@@ -24,16 +24,16 @@ cdef enum:
 cdef struct Entry:         # 64 bytes
     uint64_t hi            # of the key; the low half is the bucket's tag
     uint64_t tat           # GCRA: ns at which all is back. Others: ns until which the entry matters. Top bit: see KEPT
-    uint64_t deny_until    # us: refused until then without asking the store; 0: not
+    uint64_t deny_until    # us in the lower 48 bits: refused until then without asking the store; in the upper 16 the mark of the terms
     uint64_t lease_end     # us
     uint32_t tokens        # of the lease, left; each is one request
     uint32_t lease         # tokens when some came last, those that were used at once too
     uint32_t since         # ms, when that was
     uint32_t asked         # ms of the ask for more that is on its way; 0: none
     uint32_t remaining     # what the store said is left beside the lease
-    uint32_t window        # FIXED, SLIDING: number of the window, cut to 32 bits. IN_FLIGHT: generation of the worker
+    uint32_t window        # FIXED, SLIDING: number of the window, cut to 32 bits. IN_FLIGHT: generation of the worker. GCRA: see past
     uint32_t count         # in that window; in flight
-    uint32_t past          # SLIDING: in the window before
+    uint32_t past          # SLIDING: in the window before. GCRA: upper half of the emission that tat was counted with, the lower in window
 
 cdef struct Bucket:        # 512 bytes
     uint64_t lock          # 0, or the mark of who holds it
@@ -49,6 +49,9 @@ cdef struct Outcome:
     uint32_t remaining
     uint32_t retry_ms      # until one more may be granted; 0 when granted
     uint32_t reset_ms      # until all is back
+
+# 16 bits of what a denial was said by: a limit that is changed forgets whom it refused. Of 65,536 changes one goes unnoticed.
+cdef uint32_t mark_of(const TermsRec *terms) noexcept nogil
 
 cdef enum Leased:
     LEASE_DENIED = 0       # refused by what the store said
@@ -85,15 +88,15 @@ cdef class LimitTable:
     cdef int lease_take(self, const LimitKey *key, const TermsRec *terms, uint32_t cost, Clock *clock, Outcome *out, uint32_t *want,
                         uint32_t *back) noexcept nogil
     cdef void lease_return(self, const LimitKey *key, uint64_t now_us) noexcept nogil
-    # The store gave so many, of which some are used already. None at all may still carry a denial.
+    # The store gave so many, of which some are used already. None at all may still carry a denial, of the terms of this mark_of.
     cdef void lease_grant(self, const LimitKey *key, uint32_t granted, uint32_t used, uint32_t remaining, uint32_t retry_ms,
-                          uint64_t now_us) noexcept nogil
+                          uint32_t mark, uint64_t now_us) noexcept nogil
     # The ask for more came to nothing.
     cdef void lease_unasked(self, const LimitKey *key, uint64_t now_us) noexcept nogil
     # Takes what is left of a lease that is over at this time; 0 otherwise.
     cdef uint32_t lease_over(self, const LimitKey *key, uint64_t now_us) noexcept nogil
     # Whether the store's word refuses the key now; for how long, in ms.
-    cdef uint32_t denied_ms(self, const LimitKey *key, uint64_t now_us) noexcept nogil
+    cdef uint32_t denied_ms(self, const LimitKey *key, const TermsRec *terms, uint64_t now_us) noexcept nogil
 
     # Requests in flight, over all worker slots. A worker that died has none.
     cdef void enter(self, const LimitKey *key, const TermsRec *terms, uint64_t now_us, Outcome *out) noexcept nogil

@@ -28,7 +28,7 @@ cdef extern from *:
 
 cdef enum:
     HEADER_BYTES = 1024
-    LAYOUT = 2             # changes with the meaning of a word
+    LAYOUT = 3             # changes with the meaning of a word
     AT_LAYOUT = 0          # words of the header
     AT_SEED = 1
     AT_GENERATIONS = 8
@@ -42,12 +42,14 @@ cdef extern from *:
     #define MAX_U32 0xffffffffu
     #define DAY_US 86400000000ull
     #define IN_FLIGHT_NS 4000000000000ull      /* over an hour: how long requests in flight keep their place */
+    #define DENY_BITS 48
     #define KEPT (1ull << 63)                  /* in tat: refused here, or in flight; its times never get there */
     """
     const uint64_t MAX_U32
     const uint64_t DAY_US
     const uint64_t IN_FLIGHT_NS
     const uint64_t KEPT
+    const int DENY_BITS
 
 if sizeof(Entry) != 64 or sizeof(Bucket) != 512:
     raise ImportError("limit_table: an entry is no cache line")
@@ -67,6 +69,22 @@ cdef inline uint32_t cut(uint64_t x) noexcept nogil:
 
 cdef inline uint32_t up_ms(uint64_t us) noexcept nogil:
     return cut((us + 999) // 1000)
+
+
+cdef uint32_t mark_of(const TermsRec *terms) noexcept nogil:
+    cdef uint64_t word = mixed(id64(terms.period_lo, terms.period_hi) + 1)
+    word = mixed(word ^ (<uint64_t> terms.requests << 32 | terms.capacity))
+    return <uint32_t> (word >> DENY_BITS)
+
+
+cdef inline uint64_t denied_until(const Entry *entry) noexcept nogil:
+    """By whatever terms; us."""
+    return entry.deny_until & ((<uint64_t> 1 << DENY_BITS) - 1)
+
+
+cdef inline uint64_t denied_by(const Entry *entry, const TermsRec *terms) noexcept nogil:
+    """By these terms; us."""
+    return denied_until(entry) if entry.deny_until >> DENY_BITS == mark_of(terms) else 0
 
 
 # ---- windows of the calendar (UTC) ----
@@ -135,9 +153,9 @@ cdef inline void weigh(const Bucket *bucket, int way, uint64_t now_us, Worth *wo
         worth.rank = WORTH_NOTHING
     elif worth.until > now_us:
         worth.rank = WORTH_REFUSAL if entry.tat & KEPT and own > now_us else WORTH_COUNT
-    elif entry.deny_until > now_us:
+    elif denied_until(entry) > now_us:
         worth.rank = WORTH_ASK
-        worth.until = entry.deny_until
+        worth.until = denied_until(entry)
     else:
         worth.rank = WORTH_PAST
 
@@ -267,7 +285,9 @@ cdef class LimitTable:
         if <int64_t> what > 10 * <int64_t> terms.capacity:
             what = <int> (10 * <int64_t> terms.capacity if terms.capacity < 100000000 else 1000000000)
         if algorithm == GCRA:
-            part = id64(terms.emission_lo, terms.emission_hi) * self.share * <uint64_t> (what if what > 0 else -what)
+            part = id64(terms.emission_lo, terms.emission_hi) * self.share
+            heed_terms(entry, part, terms.capacity // self.share, clock.us * 1000)
+            part *= <uint64_t> (what if what > 0 else -what)
             tat = entry.tat & ~KEPT
             if what > 0:
                 entry.tat = (tat if tat > clock.us * 1000 else clock.us * 1000) + part | (entry.tat & KEPT)
@@ -301,12 +321,12 @@ cdef class LimitTable:
             leased = LEASE_TAKEN
             out.granted = True
             out.remaining = cut(<uint64_t> entry.remaining + <uint64_t> entry.tokens * cost)
-            if entry.asked == 0 and entry.tokens <= entry.lease // 2 and entry.deny_until <= clock.us and entry.lease > 1:
+            if entry.asked == 0 and entry.tokens <= entry.lease // 2 and entry.lease > 1 and denied_by(entry, terms) <= clock.us:
                 want[0] = lease_size(entry, terms, cost, now_ms)
                 entry.asked = now_ms
-        elif entry.deny_until > clock.us:
+        elif denied_until(entry) > clock.us and denied_by(entry, terms):
             leased = LEASE_DENIED
-            out.retry_ms = up_ms(entry.deny_until - clock.us)
+            out.retry_ms = up_ms(denied_until(entry) - clock.us)
         else:
             want[0] = lease_size(entry, terms, cost, now_ms)
             entry.asked = now_ms
@@ -324,7 +344,7 @@ cdef class LimitTable:
         self.unlock(bucket)
 
     cdef void lease_grant(self, const LimitKey *key, uint32_t granted, uint32_t used, uint32_t remaining, uint32_t retry_ms,
-                          uint64_t now_us) noexcept nogil:
+                          uint32_t mark, uint64_t now_us) noexcept nogil:
         cdef Bucket *bucket = self.lock(key)
         cdef Entry *entry = self.find(bucket, key, now_us, True)
         entry.asked = 0
@@ -334,7 +354,7 @@ cdef class LimitTable:
         entry.since = <uint32_t> (now_us // 1000)
         if granted > used:
             entry.lease_end = now_us + LEASE_MS * 1000
-        entry.deny_until = now_us + <uint64_t> retry_ms * 1000 if retry_ms else 0
+        entry.deny_until = now_us + <uint64_t> retry_ms * 1000 | <uint64_t> mark << DENY_BITS if retry_ms else 0
         self.unlock(bucket)
 
     cdef void lease_unasked(self, const LimitKey *key, uint64_t now_us) noexcept nogil:
@@ -354,10 +374,10 @@ cdef class LimitTable:
         self.unlock(bucket)
         return left
 
-    cdef uint32_t denied_ms(self, const LimitKey *key, uint64_t now_us) noexcept nogil:
+    cdef uint32_t denied_ms(self, const LimitKey *key, const TermsRec *terms, uint64_t now_us) noexcept nogil:
         cdef Bucket *bucket = self.lock(key)
         cdef Entry *entry = self.find(bucket, key, now_us, False)
-        cdef uint64_t until = entry.deny_until if entry != NULL else 0
+        cdef uint64_t until = denied_by(entry, terms) if entry != NULL else 0
         self.unlock(bucket)
         return up_ms(until - now_us) if until > now_us else 0
 
@@ -416,16 +436,34 @@ cdef inline void of_slot(const LimitKey *key, uint32_t slot, LimitKey *own) noex
 
 # ---- the algorithms, on a locked entry ----
 
+cdef inline void heed_terms(Entry *entry, uint64_t emission, uint64_t capacity, uint64_t now) noexcept nogil:
+    """A bucket that was filled by other terms holds as many requests by these, and at most as many as they take at once."""
+    cdef uint64_t before = <uint64_t> entry.past << 32 | entry.window
+    cdef uint64_t tat = entry.tat & ~KEPT
+    cdef uint64_t used
+    if before == emission:
+        return
+    if before and tat > now:
+        used = (tat - now + before - 1) // before
+        entry.tat = now + (used if used < capacity else capacity) * emission
+    entry.window = <uint32_t> (emission & MAX_U32)
+    entry.past = <uint32_t> (emission >> 32)
+
+
 cdef inline void take_gcra(Entry *entry, const TermsRec *terms, uint32_t cost, uint32_t share, uint64_t now, Outcome *out) noexcept nogil:
     """The generic cell rate algorithm: tat is when all is back, and may lie at most a whole capacity ahead. Times in ns."""
     cdef uint64_t emission = id64(terms.emission_lo, terms.emission_hi) * share
     cdef uint64_t capacity = terms.capacity // share
     cdef uint64_t full
-    cdef uint64_t known = entry.tat & ~KEPT
-    cdef uint64_t tat = known if known > now else now
-    cdef uint64_t after = tat + emission * cost
+    cdef uint64_t tat
+    cdef uint64_t after
     if capacity < cost:
         capacity = cost
+    heed_terms(entry, emission, capacity, now)
+    tat = entry.tat & ~KEPT
+    if tat < now:
+        tat = now
+    after = tat + emission * cost
     full = emission * capacity
     out.granted = after - now <= full
     if out.granted:
@@ -564,9 +602,10 @@ cdef class TableProbe:
         cdef LimitKey full = self.at(key, 1, 1, 1, now_us, 0)
         self.table.lease_return(&full, now_us)
 
-    def lease_grant(self, key, uint32_t granted, now_us, *, uint32_t used=0, uint32_t remaining=0, uint32_t retry_ms=0):
-        cdef LimitKey full = self.at(key, 1, 1, 1, now_us, 0)
-        self.table.lease_grant(&full, granted, used, remaining, retry_ms, now_us)
+    def lease_grant(self, key, uint32_t granted, now_us, *, uint32_t used=0, uint32_t remaining=0, uint32_t retry_ms=0, requests=100,
+                    capacity=100):
+        cdef LimitKey full = self.at(key, requests, capacity, 1000000, now_us, 0)
+        self.table.lease_grant(&full, granted, used, remaining, retry_ms, mark_of(&self.terms), now_us)
 
     def lease_unasked(self, key, now_us):
         cdef LimitKey full = self.at(key, 1, 1, 1, now_us, 0)
@@ -576,9 +615,9 @@ cdef class TableProbe:
         cdef LimitKey full = self.at(key, 1, 1, 1, now_us, 0)
         return self.table.lease_over(&full, now_us)
 
-    def denied_ms(self, key, now_us):
-        cdef LimitKey full = self.at(key, 1, 1, 1, now_us, 0)
-        return self.table.denied_ms(&full, now_us)
+    def denied_ms(self, key, now_us, *, requests=100, capacity=100):
+        cdef LimitKey full = self.at(key, requests, capacity, 1000000, now_us, 0)
+        return self.table.denied_ms(&full, &self.terms, now_us)
 
     def enter(self, key, most, now_us):
         cdef LimitKey full = self.at(key, most, most, 1, now_us, 0)

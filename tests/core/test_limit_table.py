@@ -139,6 +139,22 @@ def test_replicas_share_what_a_limit_allows() -> None:
     assert [probe.take(2, FIXED, 2, 2, SECOND, NOW, wall_us=WALL)[0] for _ in range(2)] == [True, False]
 
 
+def test_a_limit_that_is_changed_holds_as_many_requests_as_before() -> None:
+    """Whoever was refused by ten a day is not kept waiting for a day by a thousand."""
+    probe, day = table(), 86_400 * SECOND
+
+    def passing(requests: int, period: int) -> int:
+        return sum(probe.take(1, GCRA, requests, requests, period, NOW)[0] for _ in range(2 * requests))
+
+    assert passing(10, day) == 10
+    assert passing(1000, day) == 990
+    granted, remaining, retry_ms, _ = probe.take(1, GCRA, 5, 5, 3600 * SECOND, NOW)
+    assert (granted, remaining) == (False, 0) and 719_000 <= retry_ms <= 721_000, "nobody owes more than fits"
+    assert probe.take(2, GCRA, 1, 1, day, NOW)[0]
+    probe.adjust(2, GCRA, 1, 1, day, NOW, 5)
+    assert probe.take(2, GCRA, 1000, 1000, SECOND, NOW)[:2] == (True, 993), "a debt goes with it"
+
+
 # ---- leases and denials
 
 
@@ -186,6 +202,16 @@ def test_a_denial_holds_until_its_time_and_tokens_come_first() -> None:
     assert probe.lease_take(1, 100, 100, NOW + 50_000)[0] == "none"
     assert probe.denied_ms(1, NOW + 50_000) == 0
     assert probe.denied_ms(2, NOW) == 0
+
+
+def test_a_denial_is_of_the_terms_that_it_was_said_by() -> None:
+    probe = table()
+    probe.lease_grant(1, 0, NOW, retry_ms=3_600_000, requests=10, capacity=10)
+    assert probe.denied_ms(1, NOW, requests=10, capacity=10) == 3_600_000
+    assert probe.lease_take(1, 10, 10, NOW)[0] == "denied"
+    for requests, capacity in ((1000, 1000), (10, 20), (20, 10)):
+        assert probe.denied_ms(1, NOW, requests=requests, capacity=capacity) == 0
+        assert probe.lease_take(1, requests, capacity, NOW)[0] == "none"
 
 
 # ---- requests in flight

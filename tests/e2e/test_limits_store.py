@@ -216,6 +216,24 @@ def test_another_store_is_used_without_a_restart(
         assert gateway.serving() == pids
 
 
+@pytest.mark.parametrize("mode", ["strict", "leased", "local"])
+def test_who_was_refused_is_let_in_when_the_limit_is_raised(
+    server: RedisServer, origin: QuickOrigin, tmp_path: Path, mode: str
+) -> None:
+    """At once, and what was used is still used."""
+
+    def limits(requests: int) -> str:
+        return f"{{name: one, limit: {{requests: {requests}, per: 24h}}, key: [constant], mode: {mode}}}"
+
+    with Gateway(write(tmp_path / "c", config_text(origin, server.url, limits(2))), workers=2) as gateway:
+        statuses = [request(gateway.address())[0] for _ in range(8)]
+        assert sorted(statuses) == [200] * 2 + [429] * 6
+        gateway.write(config_text(origin, server.url, limits(20)))
+        wait_until(lambda: request(gateway.address())[0] == 200)
+        more = [request(gateway.address())[0] for _ in range(40)]
+        assert more.count(200) == 17 and set(more) == {200, 429}
+
+
 def test_no_password_is_shown(tmp_path_factory: pytest.TempPathFactory, origin: QuickOrigin, tmp_path: Path) -> None:
     limits = "{name: one, limit: {requests: 5, per: 1h}, key: [constant], mode: strict}"
     secret = "hunter2hunter2"

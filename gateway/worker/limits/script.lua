@@ -11,7 +11,8 @@
 --
 -- All times are the server's. Every key expires at the moment from which it would say what no key says. A value names its algorithm
 -- and is read as none by another one: a limit may change its kind.
---   gcra     "g second level"      the level in us at the beginning of that second: how long until all of it has drained
+--   gcra     "g second level interval"   the level in us at the beginning of that second: how long until all of it has drained; and the
+--                                   time in us that one request took then. Under other terms it holds as many requests as before.
 --   fixed    "f start used 0"       start of the window in us since the epoch
 --   sliding  "s start used before"
 
@@ -53,13 +54,19 @@ local function window(at, period)
 end
 
 local function read_gcra(limit, value)
-  local at, level = string.match(value, '^g (%d+) ([%d.]+)$')
+  local at, level, interval = string.match(value, '^g (%d+) ([%d.]+) ([%d.]+)$')
   limit.interval = limit.b / limit.a
+  limit.mark = string.format('%.9f', limit.interval)
   limit.most = limit.c
+  local full, before = tonumber(level), tonumber(interval)
   local left = 0
-  if at then
+  if full and before and before > 0 then
     -- A clock that went back (another primary) must not make anyone wait longer than the level says.
-    left = tonumber(level) - (math.max(now, tonumber(at) * 1000000) - tonumber(at) * 1000000)
+    left = full - (math.max(now, tonumber(at) * 1000000) - tonumber(at) * 1000000)
+    if left > 0 and interval ~= limit.mark then
+      -- A limit that was changed: nobody owes more than fits.
+      left = math.min(left / before, limit.most) * limit.interval
+    end
   end
   limit.used = math.max(0, left) / limit.interval
 end
@@ -129,7 +136,7 @@ for _, limit in ipairs(limits) do
     limit.used = math.min(math.max(0, limit.used + change), LONGEST / limit.interval)
     full = limit.used * limit.interval
     wait = fits(limit) > 0 and 0 or (limit.used + limit.cost - limit.most) * limit.interval
-    value = string.format('g %.0f %.9f', second, fraction + full)
+    value = string.format('g %.0f %.9f %s', second, fraction + full, limit.mark)
   else
     limit.current = math.max(0, limit.current + change)
     limit.used = limit.current + share(limit)

@@ -287,7 +287,26 @@ def test_a_limit_may_change_its_kind(client: Any) -> None:
             client.flushall()
 
 
-@pytest.mark.parametrize("value", [b"", b"g", b"g x y", b"f 1", b"s 1 2", b"g 99999999999999999999 1e400", b"\xff" * 50])
+def test_a_limit_that_is_changed_holds_as_many_requests_as_before(client: Any) -> None:
+    """Whoever was refused by ten a day is not kept waiting for a day by a thousand."""
+    at = 1_700_000_000 * US
+    assert ask(client, 11, CHARGE, gcra(10, DAY, 10), at=at)[0] == 10
+    assert ask(client, 2000, CHARGE, gcra(1000, DAY, 1000), at=at)[0] == 990
+    granted, ((left, retry_ms, _),) = ask(client, 1, CHARGE, gcra(5, HOUR, 5), at=at)
+    assert (granted, left, retry_ms) == (0, 0, 720_000), "nobody owes more than fits"
+    client.flushall()
+    assert ask(client, 1, CHARGE, gcra(1, DAY, 1), at=at)[0] == 1
+    assert ask(client, 2000, CHARGE, gcra(1000, US, 1000), at=at)[0] == 999
+    # Another burst alone changes nothing about what has been used.
+    assert ask(client, 1, CHARGE, gcra(1000, US, 1010), at=at) == (1, ((9, 0, 1001),))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"", b"g", b"g x y", b"g 1 2", b"g 1 . .", b"g 1 5 0", b"f 1", b"s 1 2", b"g 99999999999999999999 1e400", b"\xff" * 50,
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("algorithm", [GCRA, FIXED, SLIDING])
 def test_a_value_of_somebody_else_is_read_as_none(client: Any, algorithm: int, value: bytes) -> None:
     key = Key(b"", bytes(16), algorithm, 10, HOUR, 10, 1)
