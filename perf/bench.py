@@ -288,9 +288,7 @@ class Bench:
     def flood_one_way(self, gateway: Gateway, counting: CountingOrigin, name: str, gap: list[str]) -> None:
         seconds = self.options.seconds
         clean = loadgen(gateway.port, seconds=seconds, connections=64, rate=FLOOD_RATE, path="/")
-        # The client does not wait for its own core because whoever floods is on it.
-        argv = ["nice", "-n", "19", sys.executable, str(HERE / "flood.py")]
-        argv += [str(gateway.h2c), str(seconds), "100000", "/upload", *gap]
+        argv = [sys.executable, str(HERE / "flood.py"), str(gateway.h2c), str(seconds), "100000", "/upload", *gap]
         calm: list[Load] = []
         beside: list[Load] = []
         connections = streams = 0
