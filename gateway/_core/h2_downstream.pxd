@@ -42,6 +42,7 @@ cdef class H2Downstream(Pollable):
     cdef uint32_t drop_budget  # bytes that are still read once our side is shut
     cdef uint8_t spread    # what its greatest age has of chance
     cdef bint readable
+    cdef bint stalled      # frames that have come wait for their turn: enough streams have begun in this one
     cdef bint ended        # the other side has finished sending, says the kernel
     cdef bint full         # the socket took less than there was
     cdef bint corked       # it may hold a piece of a segment back
@@ -60,6 +61,8 @@ cdef class H2Downstream(Pollable):
     cdef const LimitsRec *limits(self) noexcept
     cdef bint feed(self, const uint8_t *p, size_t n) noexcept
     cdef void read(self) noexcept
+    # Whether enough streams have begun in this turn; what is left then goes on in the next.
+    cdef bint is_enough(self) noexcept
     cdef void write(self) noexcept
     # Writes what is much already, before more is gathered behind it. Calls nobody, as the next does.
     cdef void relieve(self) noexcept

@@ -63,6 +63,7 @@ from gateway._core.websocket cimport connect_to_upgrade, switched_to_ok
 cdef enum:
     READS = 4              # receives per turn
     WRITES = 8             # fillings of the output per turn
+    STREAMS = 64           # that begin per turn; others have requests, too, and 64 KiB may hold two thousand
     LINGER_MS = 2000       # how long a client may take to see why its connection ends
     DROPPED = 262144       # bytes that are read and dropped meanwhile: who sends more does not listen
     LOOK_MS = 1000         # how often the session's deadlines are looked at while a stream is open
@@ -211,8 +212,10 @@ cdef class H2Downstream(Pollable):
         self.sink.connection = self
         self.session = H2Session.new(self.sink, True, &limits, self.plane.poller.now_ms)
         self.plane.wheel.arm(&self.timer, self.plane.poller.now_ms + LOOK_MS)
+        self.session.quota = STREAMS
         if n and not self.feed(p, n):
             return
+        self.stalled = self.session.quota == 0
         # what the kernel told the doorway it does not tell again
         self.readable = True
         self.plane.poller.push_ready(self)
@@ -233,7 +236,7 @@ cdef class H2Downstream(Pollable):
             self.write()
 
     cdef void on_ready(self) noexcept:
-        if not self.closed and self.readable:
+        if not self.closed and (self.readable or self.stalled):
             self.read()
 
     cdef void on_flush(self) noexcept:
@@ -271,7 +274,7 @@ cdef class H2Downstream(Pollable):
         cdef size_t used
         cdef bint is_held = self.input.end > self.input.start
         if is_held:
-            if in_append(&self.input, p, n) < 0:
+            if n and in_append(&self.input, p, n) < 0:
                 self.close()
                 return False
             p = self.input.data + self.input.start
@@ -290,6 +293,13 @@ cdef class H2Downstream(Pollable):
         cdef uint8_t *scratch = self.plane.scratch
         cdef ssize_t got
         cdef int left = READS
+        if not self.parted:
+            self.session.quota = STREAMS
+            self.session.now_ms = self.plane.poller.now_ms
+            if self.stalled:
+                self.stalled = False
+                if not self.feed(NULL, 0) or self.is_enough():
+                    return
         while left and self.readable:
             left -= 1
             got = transport_recv(self.fd, self.tls, scratch, SCRATCH)
@@ -303,8 +313,7 @@ cdef class H2Downstream(Pollable):
                         return
                     self.drop_budget -= <uint32_t> got
                     continue
-                self.session.now_ms = self.plane.poller.now_ms
-                if not self.feed(scratch, <size_t> got):
+                if not self.feed(scratch, <size_t> got) or self.is_enough():
                     return
             elif got == IO_AGAIN:
                 self.readable = False
@@ -316,6 +325,13 @@ cdef class H2Downstream(Pollable):
                 return
         if self.readable:
             self.plane.poller.push_ready(self)
+
+    cdef bint is_enough(self) noexcept:
+        if self.session.quota or self.parted:
+            return False
+        self.stalled = True
+        self.plane.poller.push_later(self)
+        return True
 
     cdef void write(self) noexcept:
         cdef Py_ssize_t sent

@@ -49,6 +49,7 @@ cdef class H2Session(H2Sender):
     cdef uint32_t held         # bytes that wait in streams
     cdef uint32_t borrowed     # of them, those that came out of h2_spare
     cdef uint32_t withheld     # of the connection's credit, for some others of them
+    cdef uint32_t quota        # streams of the peer's that may still begin before `feed` stops short of the next frame; the owner's to set
     cdef uint64_t late         # bytes of content that may still come on streams that we reset: what was left of their windows
     # the DATA frame under way
     cdef uint32_t data_left    # bytes of content

@@ -85,6 +85,7 @@ cdef class H2Session(H2Sender):
         session.is_server = is_server
         session.limits = limits[0]
         session.now_ms = now_ms
+        session.quota = <uint32_t> -1
         ledger_start(&session.ledger, now_ms)
         hpack_start(&session.decoder)
         hpack_encoder_start(&session.encoder)
@@ -149,7 +150,7 @@ cdef class H2Session(H2Sender):
                 if self.skip_left:
                     return n
                 continue
-            if n - used < FRAME_HEAD:
+            if n - used < FRAME_HEAD or self.quota == 0:
                 return used
             h2_parse_head(p + used, &frame)
             fault = h2_check_head(&frame, MIN_FRAME)
@@ -517,6 +518,7 @@ cdef class H2Session(H2Sender):
         cdef bint opened
         cdef int answer = 0
         self.last_id = id
+        self.quota -= 1
         if self.streams.count >= self.limits.streams:
             self.refuse(id, block)
             self.answered(ledger_add(&self.ledger, self.now_ms, ACCOUNT_POINTS, WEIGHT_REFUSED, F_FLOOD_STREAMS))

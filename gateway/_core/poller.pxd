@@ -21,6 +21,7 @@ cdef class Poller:
     cdef uint32_t held     # registered Pollables
     cdef list ready        # Pollables
     cdef list flush
+    cdef list later        # of those that have had enough of this batch
     cdef list gone         # what ended in this turn: kept until no method of it can be on the stack any more
     cdef uint64_t now_ms   # monotonic, taken once per batch
     cdef uint64_t now_us
@@ -37,6 +38,8 @@ cdef class Poller:
     cdef void replace(self, Pollable old, Pollable new) noexcept
     cdef void push_ready(self, Pollable pollable) noexcept
     cdef void push_flush(self, Pollable pollable) noexcept
+    # As push_ready, but after the events of the next batch: whoever has much to do does not keep others waiting.
+    cdef void push_later(self, Pollable pollable) noexcept
     cdef void refresh(self) noexcept nogil
     # A few batches: events, then what they left to do.
     cdef void run(self) noexcept

@@ -5,7 +5,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
-from gateway._core.seam cimport QUEUED_FLUSH, QUEUED_READY, Pollable
+from gateway._core.seam cimport QUEUED_FLUSH, QUEUED_LATER, QUEUED_READY, Pollable
 from gateway._core.sys cimport (
     CLOCK_MONOTONIC,
     EFD_CLOEXEC,
@@ -54,6 +54,7 @@ cdef class Poller:
             raise OSError("epoll refuses an eventfd")
         poller.ready = []
         poller.flush = []
+        poller.later = []
         poller.gone = []
         poller.refresh()
         return poller
@@ -129,6 +130,11 @@ cdef class Poller:
             pollable.queued |= QUEUED_FLUSH
             self.flush.append(pollable)
 
+    cdef void push_later(self, Pollable pollable) noexcept:
+        if not pollable.queued & QUEUED_LATER:
+            pollable.queued |= QUEUED_LATER
+            self.later.append(pollable)
+
     cdef void run(self) noexcept:
         cdef int turns = TURNS
         # As long as there is more, stay: a turn of the event loop around this one costs as much as half a request.
@@ -143,6 +149,7 @@ cdef class Poller:
         cdef uint32_t fd
         cdef PyObject *slot
         cdef Pollable pollable
+        cdef list batch
         cdef uint64_t counter = 0
         cdef ssize_t took
         n = epoll_wait(self.epfd, events, BATCH, 0)
@@ -163,6 +170,12 @@ cdef class Poller:
             pollable = <Pollable> slot
             if pollable.serial == <uint32_t> (events[i].data.u64 >> 32):
                 pollable.on_io(events[i].events)
+        if self.later:
+            batch = self.later
+            self.later = []
+            for pollable in batch:
+                pollable.queued &= ~QUEUED_LATER & 0xff
+                self.push_ready(pollable)
         self.settle()
         return True
 
@@ -189,7 +202,7 @@ cdef class Poller:
                     pollable.on_flush()
             if not self.ready and not self.flush:
                 break
-        else:
+        if self.ready or self.flush or self.later:
             wrote = sys_write(self.wakefd, &one, 8)
             if wrote < 0:
                 pass
@@ -208,6 +221,7 @@ cdef class Poller:
                 self.remove(pollable, False)
         self.ready.clear()
         self.flush.clear()
+        self.later.clear()
         self.gone.clear()
         if self.epfd >= 0:
             close(self.epfd)

@@ -42,6 +42,7 @@ cdef enum Pull:            # Flow.pull_response
 cdef enum Queued:          # Pollable.queued
     QUEUED_READY = 1       # on the poller's list of what has work without readiness
     QUEUED_FLUSH = 2       # on the list of what has output
+    QUEUED_LATER = 4       # on the list of what goes on with the next batch
 
 cdef class Timed:          # whatever owns Timers
     cdef void on_timer(self, Timer *timer) noexcept

@@ -1,7 +1,8 @@
 """Both ends of HTTP/2 for the wire tests, spoken by the library h2: a client of the gateway, and an origin that it dialled."""
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import h2.config
@@ -30,12 +31,21 @@ class Peer:
         self.events: list[Any] = []
         self.seen: dict[int, list[Any]] = defaultdict(list)
         self.credits = True
+        self.holds = False
         self.flush()
 
     def flush(self) -> None:
-        data = self.h2.data_to_send()
+        data = b"" if self.holds else self.h2.data_to_send()
         if data:
             self.wire.socket.sendall(data)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is said meanwhile goes out at its end, in one piece."""
+        self.holds = True
+        yield
+        self.holds = False
+        self.flush()
 
     def pump(self) -> bool:
         """Reads once; False at the end of the stream."""

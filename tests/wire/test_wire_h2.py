@@ -59,6 +59,22 @@ def test_requests_by_prior_knowledge_reach_an_h1_origin(client: H2Client, site: 
     assert head[":status"] == "200" and head["content-length"] == "2" and body == b"ok"
 
 
+def test_more_requests_in_one_piece_than_a_turn_begins_are_all_answered(client: H2Client, h2site: Origin) -> None:
+    """The rest of what has come waits for the next turn, content included."""
+    streams = []
+    with client.together():
+        for number in range(99):
+            streams.append(client.ask(f"/{number}", host="two.test", method="POST", end=False))
+            client.send_data(streams[-1], f"content {number}", end=True)
+    origin = H2Origin(h2site.accept())
+    for number in range(99):
+        stream, head = origin.request(number)
+        origin.until(lambda stream=stream: origin.find(h2.events.StreamEnded, stream))
+        origin.respond(stream, f"{head[':path']} {origin.body(stream).decode()}")
+    for number, stream in enumerate(streams):
+        assert client.answer(stream)[1] == f"/{number} content {number}".encode()
+
+
 def test_alpn_chooses_h2(connect: Connect, site: Origin, gateway: Gateway) -> None:
     show(gateway, "tls", server_tls((("a.test",), server_context("a.test")), alpn=b"\x02h2\x08http/1.1"))
     wire = connect("tls")
