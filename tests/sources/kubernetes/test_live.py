@@ -520,7 +520,9 @@ def test_of_two_gateways_one_writes_and_the_other_takes_over(tmp_path: Path) -> 
             await until(lambda: other.live._is_leading())
             await one.server.put(*objects(route("b", to("web"))))
             await until(lambda: one.server.status("HTTPRoute", "b").get("parents"))
-            assert other.live.writer.writes and not one.live._is_leading()
+            # The server has it before its answer is here.
+            await until(lambda: other.live.writer.writes)
+            assert not one.live._is_leading()
             other.task.cancel()
             await asyncio.gather(other.task, return_exceptions=True)
             await other.live.stop()
