@@ -4,15 +4,18 @@ Between the engine and what asks the store stands a witness, who lets everything
 """
 
 import asyncio
+import contextlib
 import json
 import mmap
 import re
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import uvloop
 
 from gateway._core import counters
 from gateway._core.engine import Engine
@@ -20,6 +23,8 @@ from gateway._core.limit_key import PART_KINDS, key_of
 from gateway.control.build import build
 from gateway.control.compile import compile_model, name_id
 from gateway.sources.files import load
+from gateway.supervisor.redis_url import parse_redis_url
+from gateway.worker.limits.link import Link
 from gateway.worker.limits.script import GCRA, Ask, name_of
 
 TICK_S = 0.02
@@ -276,3 +281,26 @@ def store_name(limit: str = "hundred", key: int = 0) -> bytes:
     low, high = key_of(name_id("rateLimit", limit), [(PART_KINDS["header"], str(key).encode())])
     tag = TAG if limit in ("wide", "narrow") else b""
     return name_of((tag, low.to_bytes(8, "little") + high.to_bytes(8, "little"), GCRA, 0, 0, 0, 0))
+
+
+@contextlib.asynccontextmanager
+async def linked(url: str) -> AsyncIterator[tuple[Asking, Link]]:
+    """A link to this store that answers the engine; by its end every ask has its answer, and no task is left."""
+    async with Asking() as asking:
+        link = Link(asking.witness, parse_redis_url(url))
+        try:
+            yield asking, link
+        finally:
+            await link.close()
+        asking.check()
+        assert len(asyncio.all_tasks()) == 1
+
+
+def tell(story: Callable[[], Awaitable[Any]]) -> None:
+    """Runs a story on a loop as workers have."""
+
+    async def run() -> None:
+        await story()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())

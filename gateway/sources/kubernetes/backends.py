@@ -4,6 +4,7 @@ A cluster is a port of a Service as it is spoken to: by protocol, by the Backend
 Gateway shows to backends. A reference that comes to nothing keeps its weight; its share is answered 500.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -111,6 +112,12 @@ class Backends:
         self.users.setdefault((target.namespace, target.name), set()).add(source)
         self.used.append((target.namespace, target.name))
         return self.cluster(service, port, use)
+
+    def used_again(self, source: Ref, services: Iterable[tuple[str, str]]) -> None:
+        """What an object's references led to before, they lead to still: a policy's status asks for who uses a Service."""
+        if self.view.policies:
+            for place in services:
+                self.users.setdefault(place, set()).add(source)
 
     def again(self, led: Led) -> None:
         """What was asked for before, asked for once more."""

@@ -79,9 +79,7 @@ def read_ingresses(view: View, backends: Backends, pieces: Pieces, *, is_same: b
             _read(view, backends, piece, owner)
         else:
             led.update(piece.led)
-            if view.policies:
-                for place in piece.used:
-                    backends.users.setdefault(place, set()).add(piece.ref)
+            backends.used_again(piece.ref, piece.used)
         view.pems.update(piece.pems)
         view.wanted |= piece.wanted
         certificates.update(piece.certificates)

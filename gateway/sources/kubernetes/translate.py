@@ -219,9 +219,7 @@ class _Translator:
                 judged = self._work_out(gateways, piece)
             else:
                 led.update(piece.led)
-                if self.view.policies:
-                    for place in piece.used:
-                        self.backends.users.setdefault(place, set()).add(judged.ref)
+                self.backends.used_again(judged.ref, piece.used)
             self.judged.append(judged)
             for route, origin in piece.kept:
                 self._keep(route, origin)

@@ -3,48 +3,25 @@ slots move. Requests of clients make the asks."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
-from asking import Asking, store_name
+from asking import Asking, linked, store_name, tell
 from pki import Authority, write_pair
 from redis.crc import key_slot
 from redis_server import KINDS, RedisServer, free_port
 from until import until, wait_until
 
-from gateway.supervisor.redis_url import parse_redis_url
 from gateway.worker.limits import shard as shard_module
 from gateway.worker.limits import store as store_module
-from gateway.worker.limits.link import Link
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_module, "MEND_EVERY_S", 0.1)
     monkeypatch.setattr(store_module, "MEND_EVERY_S", 0.1)
-
-
-@contextlib.asynccontextmanager
-async def linked(url: str) -> AsyncIterator[tuple[Asking, Link]]:
-    async with Asking() as asking:
-        link = Link(asking.witness, parse_redis_url(url))
-        try:
-            yield asking, link
-        finally:
-            await link.close()
-        asking.check()
-        assert len(asyncio.all_tasks()) == 1
-
-
-def tell(story: Callable[[], Awaitable[Any]]) -> None:
-    async def run() -> None:
-        await story()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
 
 
 async def decided(asking: Asking, key: int = 1, seconds: float = 30) -> None:

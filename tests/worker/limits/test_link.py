@@ -5,13 +5,11 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
-from asking import Asking, Outcome, store_name
+from asking import Asking, Outcome, linked, store_name, tell
 from redis_server import RedisServer, either_server
 from until import until
 
@@ -26,26 +24,6 @@ __all__ = ["either_server"]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_module, "MEND_EVERY_S", 0.1)
-
-
-@contextlib.asynccontextmanager
-async def linked(url: str) -> AsyncIterator[tuple[Asking, Link]]:
-    async with Asking() as asking:
-        link = Link(asking.witness, parse_redis_url(url))
-        try:
-            yield asking, link
-        finally:
-            await link.close()
-        asking.check()
-        assert len(asyncio.all_tasks()) == 1
-
-
-def tell(story: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await story()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
 
 
 def errors(link: Link) -> set[str]:
