@@ -197,7 +197,7 @@ def test_a_gateway_starts_without_its_store(origin: QuickOrigin, tmp_path: Path)
     limits = "{name: one, limit: {requests: 5, per: 1h}, key: [constant], mode: strict}"
     with Gateway(write(tmp_path / "c", config_text(origin, f"unix://{tmp_path}/none", limits))) as gateway:
         assert [request(gateway.address())[0] for _ in range(20)] == [200] * 20
-        assert "is not asked for a while" in gateway.stderr
+        wait_until(lambda: "is not asked for a while" in gateway.stderr)
 
 
 def test_another_store_is_used_without_a_restart(

@@ -89,8 +89,8 @@ def replace_pair(directory: Path, name: str, leaf: object, *, key: bytes | None 
 
 def test_it_says_where_tls_is_spoken_and_what_it_shows(config: Path) -> None:
     with Gateway(config, workers=1) as gateway:
-        assert f"listening on https://{gateway.address('web')}  (web)" in gateway.stderr
-        assert f"listening on tcp://{gateway.address('raw')}  (raw)" in gateway.stderr
+        wait_until(lambda: f"listening on https://{gateway.address('web')}  (web)" in gateway.stderr)
+        wait_until(lambda: f"listening on tcp://{gateway.address('raw')}  (raw)" in gateway.stderr)
         with secure_connection(gateway.address("web")) as connection:
             assert ask(connection, "/hello") == b"origin /hello\n"
             assert connection.version() == "TLSv1.3"
@@ -118,7 +118,7 @@ def test_a_new_certificate_is_shown_and_no_connection_is_lost(config: Path) -> N
             assert ask(old) == b"origin /\n" and serial_of(old) == before
         assert gateway.revision == 1, "no route is different"
         assert gateway.ask("/config/certificates")[0]["serial"] == f"{leaf_of(fresh).serial_number:x}"
-        assert "certificates and authorities for web" in gateway.stderr
+        wait_until(lambda: "certificates and authorities for web" in gateway.stderr)
 
 
 def test_a_bad_pair_keeps_the_old_one_until_it_is_good(config: Path) -> None:
@@ -173,7 +173,7 @@ def test_an_expiring_certificate_is_told(config: Path) -> None:
     with Gateway(config, workers=1) as gateway:
         (problem,) = gateway.ask("/config/problems")["problems"]
         assert problem["severity"] == "warning" and "in less than 7 days" in problem["message"]
-        assert "in less than 7 days" in gateway.stderr
+        wait_until(lambda: "in less than 7 days" in gateway.stderr)
 
 
 def test_without_any_certificate_it_does_not_start(config: Path) -> None:
